@@ -1,0 +1,3 @@
+"""Proves that a person owns a phone number; iDenfy sends and checks the code."""
+
+__version__ = "0.1.0"

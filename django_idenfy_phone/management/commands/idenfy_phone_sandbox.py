@@ -1,0 +1,71 @@
+"""Run the sandbox by hand: `manage.py idenfy_phone_sandbox`."""
+
+import signal
+import threading
+from argparse import ArgumentParser
+from contextlib import suppress
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+from django_idenfy_phone.conf import conf
+from django_idenfy_phone.sandbox.server import SandboxServer
+from django_idenfy_phone.sandbox.state import Message
+
+DEMO_KEY = "demo-key"
+DEMO_SECRET = "demo-secret"
+
+
+class Command(BaseCommand):
+    help = "Run a stand-in of iDenfy on this machine and print each SMS."
+    # It needs no database and no finished settings.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--port", type=int, default=8765, help=_("Default: 8765."))
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        key, secret = self.credentials()
+        server = SandboxServer(key, secret, options["port"], self.print_message)
+        with suppress(KeyboardInterrupt):
+            self.start(server)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            self.introduce(server)
+            threading.Event().wait()
+        server.stop()
+
+    def credentials(self) -> tuple[str, str]:
+        if conf.API_KEY and conf.API_SECRET:
+            return conf.API_KEY, conf.API_SECRET
+        line = _(
+            'Using the API key "%(key)s" and the secret "%(secret)s". To use your own, '
+            "set IDENFY_PHONE_API_KEY and IDENFY_PHONE_API_SECRET."
+        )
+        self.print_line(line % {"key": DEMO_KEY, "secret": DEMO_SECRET})
+        return DEMO_KEY, DEMO_SECRET
+
+    def start(self, server: SandboxServer) -> None:
+        try:
+            server.start()
+        except (OSError, OverflowError) as error:
+            line = _(
+                "Cannot listen on port %(port)s: it is in use, or not open to you. "
+                "Choose another with --port."
+            )
+            raise CommandError(line % {"port": server.port}) from error
+
+    def introduce(self, server: SandboxServer) -> None:
+        self.print_line(_("Sandbox: %(url)s") % {"url": server.url})
+        self.print_line(_("Inbox: %(url)s/") % {"url": server.url})
+        self.print_line(_("Press Ctrl-C to stop."))
+
+    def print_message(self, message: Message) -> None:
+        # The sender name is the client's: it must not break the line or the terminal.
+        text = "".join(each if each.isprintable() else "?" for each in message.text)
+        line = _("SMS to %(number)s: %(text)s")
+        self.print_line(line % {"number": message.phone_number, "text": text})
+
+    def print_line(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
