@@ -1,0 +1,50 @@
+"""Sends the signals, so that every receiver runs, and keeps trying."""
+
+import logging
+import uuid
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.utils import timezone
+
+from .models import PhoneVerification
+from .signals import phone_verified, send_failed
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = timedelta(days=1)
+
+
+def verified(pk: uuid.UUID) -> None:
+    """T12: send ``phone_verified``; the sweep tries again what failed. Never raises."""
+    try:
+        _send_verified(pk)
+    except Exception:
+        logger.exception("Verification %s could not be announced.", pk)
+
+
+def _send_verified(pk: uuid.UUID) -> None:
+    rows = PhoneVerification.objects.primary()
+    row = rows.take_announcement(pk)
+    if row is None:
+        return
+    answers = phone_verified.send_robust(
+        PhoneVerification, verification=row, user=row.user
+    )
+    if not any(isinstance(answer, Exception) for _, answer in answers):
+        rows.mark_announced(row)
+    elif row.verified_at and timezone.now() - row.verified_at > PATIENCE:
+        logger.critical(
+            "Verification %s: receivers of phone_verified have failed for a day.", pk
+        )
+
+
+def failed(pks: Iterable[uuid.UUID]) -> None:
+    """Send ``send_failed`` for rows that just failed. Best effort, never raises."""
+    try:
+        for row in PhoneVerification.objects.primary().filter(pk__in=list(pks)):
+            send_failed.send_robust(
+                PhoneVerification, verification=row, failure=row.failure
+            )
+    except Exception:
+        logger.exception("send_failed could not be sent.")

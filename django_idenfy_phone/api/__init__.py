@@ -1,0 +1,1 @@
+"""The HTTP API: views, fields, parser, permission, errors."""

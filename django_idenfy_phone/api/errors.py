@@ -1,0 +1,43 @@
+"""One table from domain error to HTTP status."""
+
+import math
+
+from rest_framework.exceptions import APIException, ErrorDetail
+from rest_framework.response import Response
+
+from .. import exceptions as domain
+
+STATUS: dict[type[domain.VerificationError], int] = {
+    domain.NumberNotSupported: 400,
+    domain.InvalidCode: 400,
+    domain.VerificationNotFound: 404,
+    domain.NotSentYet: 409,
+    domain.CheckInProgress: 409,
+    domain.VerificationExpired: 410,
+    domain.VerificationLocked: 410,
+    domain.VerificationFailed: 410,
+    domain.CooldownActive: 429,
+    domain.ProviderUnavailable: 503,
+    domain.CheckUnknown: 503,
+}
+
+
+def to_api_exception(error: domain.VerificationError) -> APIException:
+    exception = APIException(detail=str(error.message), code=error.code)
+    exception.status_code = STATUS[type(error)]
+    if error.retry_after is not None:
+        # DRF's handler turns it into the header.
+        exception.wait = max(1, math.ceil(error.retry_after))  # type: ignore[attr-defined]
+    return exception
+
+
+def add_code(response: Response) -> None:
+    """Add ``code``, and ``retry_after`` since a cross-origin script cannot read the
+    header, to ``{"detail": text}``. A host's own envelope stays as it is."""
+    data = response.data
+    if not (isinstance(data, dict) and list(data) == ["detail"]):
+        return
+    if isinstance(data["detail"], ErrorDetail):
+        data["code"] = data["detail"].code
+        if "Retry-After" in response.headers:
+            data["retry_after"] = int(response.headers["Retry-After"])

@@ -1,0 +1,44 @@
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from rest_framework import serializers
+
+from .. import phone
+from ..exceptions import InvalidCode, NumberNotSupported
+
+
+class PhoneNumberField(serializers.Field[str, str, str, Any]):
+    """A number that a code can be sent to, as E.164."""
+
+    default_error_messages = {NumberNotSupported.code: NumberNotSupported.message}
+
+    def to_internal_value(self, data: Any) -> str:
+        try:
+            return phone.parse(data).e164
+        except NumberNotSupported as error:
+            self.fail(error.code)
+
+    def to_representation(self, value: str) -> str:
+        return value
+
+
+class CodeField(serializers.Field[str, str, str, Any]):
+    """Four ASCII digits in a string: a JSON number cannot hold the code 0042."""
+
+    default_error_messages = {InvalidCode.code: InvalidCode.message}
+
+    def to_internal_value(self, data: Any) -> str:
+        if not (isinstance(data, str) and re.fullmatch("[0-9]{4}", data)):
+            self.fail(InvalidCode.code)
+        return data
+
+    def to_representation(self, value: str) -> str:
+        return value
+
+
+class UTCDateTimeField(serializers.DateTimeField):
+    """ISO 8601 in UTC, whatever the host's TIME_ZONE, USE_TZ and formats are."""
+
+    def to_representation(self, value: datetime) -> str:
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")

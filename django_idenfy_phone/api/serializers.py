@@ -1,0 +1,40 @@
+from typing import Any
+
+from rest_framework import serializers
+
+from ..models import Failure, PhoneVerification
+from .fields import CodeField, PhoneNumberField, UTCDateTimeField
+
+
+class StartSerializer(serializers.Serializer[Any]):
+    phone_number = PhoneNumberField()
+
+
+class ConfirmSerializer(serializers.Serializer[Any]):
+    code = CodeField()
+
+
+class VerificationSerializer(serializers.Serializer[PhoneVerification]):
+    """What a client may know of a verification."""
+
+    id = serializers.UUIDField()
+    status = serializers.CharField()
+    is_verified = serializers.BooleanField()
+    phone_number = serializers.CharField(source="masked_number")
+    purpose = serializers.CharField()
+    checks_left = serializers.IntegerField()
+    code_spent = serializers.BooleanField()
+    created_at = UTCDateTimeField()
+    expires_at = UTCDateTimeField(allow_null=True)
+    resend_at = UTCDateTimeField()
+    failure = serializers.SerializerMethodField()
+
+    def get_failure(self, row: PhoneVerification) -> str | None:
+        """Only what helps the user; the true reason is for the admin."""
+        if not row.failure:
+            return None
+        helpful = {
+            Failure.NUMBER_REFUSED: "number_refused",
+            Failure.UNKNOWN: "maybe_sent",
+        }
+        return helpful.get(Failure(row.failure), "not_sent")

@@ -1,0 +1,98 @@
+import re
+import uuid
+from typing import Any
+
+from django.db import connections
+from django.urls import NoReverseMatch, reverse
+from django.utils.cache import add_never_cache_headers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from .. import services
+from ..exceptions import VerificationError, VerificationNotFound
+from .errors import add_code, to_api_exception
+from .parsers import StrictJSONParser
+from .permissions import MayVerify
+from .serializers import ConfirmSerializer, StartSerializer, VerificationSerializer
+
+
+class VerificationView(APIView):
+    """What the three views share. Authentication, throttles, renderers: the host's."""
+
+    parser_classes = (StrictJSONParser,)
+    permission_classes = (MayVerify,)
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Any:
+        view: Any = super().as_view(**initkwargs)
+        # With ATOMIC_REQUESTS an error would roll the spent check back: guesses
+        # without limit. Every database, whichever the host's router names.
+        view._non_atomic_requests = set(connections)
+        return view
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, VerificationError):
+            exc = to_api_exception(exc)
+        response = super().handle_exception(exc)
+        add_code(response)
+        return response
+
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        final = super().finalize_response(request, response, *args, **kwargs)
+        add_never_cache_headers(final)
+        return final
+
+
+class StartView(VerificationView):
+    """POST {"phone_number"}: 202 and the verification, to be polled until sent."""
+
+    purpose = ""
+
+    def post(self, request: Request) -> Response:
+        serializer = StartSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        row = services.start_verification(
+            serializer.validated_data["phone_number"],
+            user=request.user,
+            purpose=self.purpose,
+        )
+        data = VerificationSerializer(row).data
+        return Response(data, status=202, headers=_location(row.pk))
+
+
+class StatusView(VerificationView):
+    """GET: 200 and the verification."""
+
+    def get(self, request: Request, verification_id: str) -> Response:
+        row = services.get_verification(_parse_id(verification_id), user=request.user)
+        return Response(VerificationSerializer(row).data)
+
+
+class ConfirmView(VerificationView):
+    """POST {"code"}: 200 and the verification, ``is_verified`` true or false."""
+
+    def post(self, request: Request, verification_id: str) -> Response:
+        pk = _parse_id(verification_id)
+        serializer = ConfirmSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        code = serializer.validated_data["code"]
+        row = services.confirm_verification(pk, code, user=request.user)
+        return Response(VerificationSerializer(row).data)
+
+
+def _parse_id(text: str) -> uuid.UUID:
+    # uuid.UUID would also take braces, "urn:uuid:" and missing hyphens.
+    if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
+        raise VerificationNotFound
+    return uuid.UUID(text)
+
+
+def _location(pk: uuid.UUID) -> dict[str, str]:
+    try:
+        return {"Location": reverse("django_idenfy_phone:detail", args=[pk])}
+    except NoReverseMatch:
+        # A host that routes the views by hand, without our urls.
+        return {}

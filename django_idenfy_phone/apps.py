@@ -1,0 +1,11 @@
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class IdenfyPhoneConfig(AppConfig):
+    name = "django_idenfy_phone"
+    verbose_name = _("Phone verification")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import checks, tasks  # noqa: F401  Each registers its checks.

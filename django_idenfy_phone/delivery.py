@@ -1,0 +1,142 @@
+"""The worker's half: hand one row to iDenfy, once."""
+
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.db import DatabaseError, IntegrityError, InterfaceError, connections
+from django.utils import timezone
+
+from . import announce
+from .client import IdenfyClient
+from .exceptions import (
+    AccountRefused,
+    IdenfyError,
+    NeverSent,
+    NumberRefused,
+    OutcomeUnknown,
+    RateLimited,
+)
+from .models import MAX_SEND_ATTEMPTS, SEND_LEASE, Failure, PhoneVerification
+
+logger = logging.getLogger(__name__)
+
+JITTER_BASE = 2.0
+JITTER_CAP = 30.0
+COMPLETION_PATIENCE = 10.0
+ALARM_PAUSE = 60.0
+
+_last_alarm: float | None = None
+
+
+def deliver(pk: uuid.UUID) -> float | None:
+    """Send one queued row. Safe to call any number of times, at once or again.
+
+    Returns the seconds after which to call again, or None when there is no need to.
+    """
+    rows = PhoneVerification.objects.primary()
+    row = rows.claim(pk)
+    if row is None:
+        announce.failed(rows.filter(pk=pk).settle())
+        return None
+    try:
+        if row.claimed_at is None or timezone.now() > row.claimed_at + SEND_LEASE / 2:
+            raise OutcomeUnknown("the worker was frozen before it connected")
+        request_id = IdenfyClient().send_sms(row.phone_number.as_e164)
+    except (NeverSent, RateLimited) as error:
+        return _send_again(row, error)
+    except IdenfyError as error:
+        _end(row, error)
+    except Exception as error:
+        # Such as a soft time limit in the middle of the request.
+        _end(row, OutcomeUnknown(type(error).__name__))
+        raise
+    else:
+        _complete_sent(row, request_id)
+    return None
+
+
+def _send_again(row: PhoneVerification, error: NeverSent | RateLimited) -> float | None:
+    """T3, or T4 when that would be too late."""
+    delay = _delay(row, error)
+    next_send_at = timezone.now() + timedelta(seconds=delay)
+    if row.send_attempts >= MAX_SEND_ATTEMPTS or next_send_at >= row.send_by:
+        _end(row, error)
+        return None
+    logger.warning("Verification %s: %s, trying again.", row.pk, error)
+    rows = PhoneVerification.objects.primary()
+    return delay if _complete(lambda: rows.requeue(row, next_send_at)) else None
+
+
+def _delay(row: PhoneVerification, error: NeverSent | RateLimited) -> float:
+    if isinstance(error, RateLimited) and error.retry_after is not None:
+        return error.retry_after
+    longest = min(JITTER_CAP, JITTER_BASE * 2**row.send_attempts)
+    return random.uniform(0, longest)
+
+
+def _end(row: PhoneVerification, error: IdenfyError) -> None:
+    """T4 or T5."""
+    failure = _failure(error)
+    is_alarm = failure == Failure.ACCOUNT and _alarm_is_due()
+    level = logging.CRITICAL if is_alarm else logging.WARNING
+    logger.log(level, "Verification %s: %s (%s).", row.pk, failure.value, error)
+    rows = PhoneVerification.objects.primary()
+    if _complete(lambda: rows.fail(row, failure, error.identifier)):
+        announce.failed([row.pk])
+
+
+def _alarm_is_due() -> bool:
+    """Once a minute and process: the account is broken for every row alike."""
+    global _last_alarm
+    now = time.monotonic()
+    if _last_alarm is not None and now - _last_alarm < ALARM_PAUSE:
+        return False
+    _last_alarm = now
+    return True
+
+
+def _failure(error: IdenfyError) -> Failure:
+    match error:
+        case NeverSent():
+            return Failure.UNREACHABLE
+        case RateLimited():
+            return Failure.RATE_LIMITED
+        case AccountRefused():
+            return Failure.ACCOUNT
+        case NumberRefused():
+            return Failure.NUMBER_REFUSED
+        case _:
+            return Failure.UNKNOWN
+
+
+def _complete_sent(row: PhoneVerification, request_id: str) -> None:
+    """T2. A request_id of another row proves nothing about this one: T5."""
+    rows = PhoneVerification.objects.primary()
+    try:
+        _complete(lambda: rows.mark_sent(row, request_id))
+    except IntegrityError:
+        logger.critical("iDenfy gave verification %s a request_id twice.", row.pk)
+        _end(row, OutcomeUnknown("request_id seen before"))
+
+
+def _complete(write: Callable[[], bool]) -> bool:
+    """Write down what a paid call did, over a lost database connection too.
+
+    Each write is a conditional UPDATE of this very attempt, so that writing it twice
+    does no harm.
+    """
+    give_up_at = time.monotonic() + COMPLETION_PATIENCE
+    while True:
+        try:
+            return write()
+        except IntegrityError:
+            raise
+        except (DatabaseError, InterfaceError):
+            if time.monotonic() > give_up_at:
+                raise
+            connections[PhoneVerification.objects.primary().db].close()
+            time.sleep(random.uniform(0.1, 0.5))

@@ -1,0 +1,151 @@
+"""Two families: ``IdenfyError`` (the wire) and ``VerificationError`` (the rules)."""
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+
+class IdenfyError(Exception):
+    """iDenfy did not do what was asked.
+
+    ``identifier`` is the constant of iDenfy's error body, "" where it sent none.
+    """
+
+    def __init__(self, reason: str, *, identifier: str = "") -> None:
+        super().__init__(f"{reason} {identifier}".strip())
+        self.identifier = identifier
+
+
+class NeverSent(IdenfyError):
+    """Nothing was written to iDenfy: the request can safely be made again."""
+
+
+class RateLimited(IdenfyError):
+    """iDenfy did not act: make the request again after ``retry_after`` seconds.
+
+    ``retry_after`` is a float from 1 to 300, or None where iDenfy gave no time.
+    """
+
+    def __init__(
+        self, reason: str, *, identifier: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(reason, identifier=identifier)
+        self.retry_after = retry_after
+
+
+class AccountRefused(IdenfyError):
+    """The operator must act: key, secret, contract or credits."""
+
+
+class NumberRefused(IdenfyError):
+    """iDenfy takes no such number: another number is needed."""
+
+
+class OutcomeUnknown(IdenfyError):
+    """It may have been done: never repeat a send after this."""
+
+
+class VerificationError(Exception):
+    """A rule forbids it. ``code`` is stable, ``message`` is for the user.
+
+    ``retry_after`` is in seconds; None where waiting does not help.
+    """
+
+    code = ""
+    message: str | Promise = ""
+
+    def __init__(self, *, retry_after: float | None = None) -> None:
+        super().__init__(self.message)
+        self.retry_after = retry_after
+
+
+class NumberNotSupported(VerificationError):
+    """Not a number that a code is sent to. It does not say why, so nothing leaks."""
+
+    code = "number_not_supported"
+    message = _(
+        "Enter a mobile phone number with its country code, such as +37060012345."
+    )
+
+
+class InvalidCode(VerificationError):
+    """Not four digits."""
+
+    code = "invalid_code"
+    message = _("Enter the 4 digits of the code.")
+
+
+class VerificationNotFound(VerificationError):
+    """No such row, or somebody else's."""
+
+    code = "not_found"
+    message = _("There is no such verification.")
+
+
+class CooldownActive(VerificationError):
+    """The last send to this number is too recent."""
+
+    code = "cooldown"
+    message = _("A code was requested a moment ago. Please wait before the next one.")
+
+
+class NotSentYet(VerificationError):
+    """The code is still on its way to iDenfy."""
+
+    code = "not_sent_yet"
+    message = _("The code has not been sent yet. Please try again in a moment.")
+
+
+class CheckInProgress(VerificationError):
+    """Another check of this row is under way."""
+
+    code = "check_in_progress"
+    message = _("A code is being checked. Please try again in a moment.")
+
+
+class VerificationExpired(VerificationError):
+    """The code came too late: start again."""
+
+    code = "expired"
+    message = _("This code has expired. Please ask for a new one.")
+
+
+class VerificationLocked(VerificationError):
+    """All checks are used up: start again."""
+
+    code = "locked"
+    message = _("Too many wrong codes. Please ask for a new code.")
+
+
+class VerificationFailed(VerificationError):
+    """No usable code was sent: start again."""
+
+    code = "failed"
+    message = _("The code could not be sent. Please ask for a new one.")
+
+
+class ProviderUnavailable(VerificationError):
+    """iDenfy cannot be asked now. Nothing was spent."""
+
+    code = "provider_unavailable"
+    message = _("We cannot verify phone numbers right now. Please try again later.")
+
+
+class CheckUnknown(VerificationError):
+    """iDenfy's answer to a check was lost. The check stays spent."""
+
+    code = "check_unknown"
+    message = _("We could not find out whether the code is right. Please try again.")
+
+
+class InsideTransaction(VerificationError):
+    """Confirming commits before and after it calls iDenfy, so it cannot be rolled back.
+
+    Call ``confirm_verification`` outside ``atomic()``; mark a view of your own with
+    ``transaction.non_atomic_requests`` where ATOMIC_REQUESTS is on.
+    """
+
+    code = "inside_transaction"
+    message = _(
+        "confirm_verification() must run outside a transaction: move the call out of "
+        "atomic(), or mark the view with transaction.non_atomic_requests."
+    )

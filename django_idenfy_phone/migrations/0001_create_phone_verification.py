@@ -1,0 +1,230 @@
+import uuid
+
+import django.db.models.deletion
+import django.utils.timezone
+from django.conf import settings
+from django.db import migrations, models
+
+import django_idenfy_phone.phone
+
+
+class Migration(migrations.Migration):
+    initial = True
+
+    dependencies = [
+        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name="StartLock",
+            fields=[
+                (
+                    "key",
+                    models.CharField(max_length=64, primary_key=True, serialize=False),
+                ),
+                ("locked_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name": "start lock",
+                "verbose_name_plural": "start locks",
+            },
+        ),
+        migrations.CreateModel(
+            name="PhoneVerification",
+            fields=[
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4,
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
+                    ),
+                ),
+                (
+                    "is_anonymous",
+                    models.BooleanField(
+                        default=False, verbose_name="started without a login"
+                    ),
+                ),
+                (
+                    "phone_number",
+                    django_idenfy_phone.phone.E164Field(
+                        max_length=16, region=None, verbose_name="phone number"
+                    ),
+                ),
+                ("region", models.CharField(max_length=3, verbose_name="region")),
+                (
+                    "purpose",
+                    models.SlugField(
+                        blank=True, db_index=False, default="", verbose_name="purpose"
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("queued", "queued"),
+                            ("sending", "sending"),
+                            ("sent", "sent"),
+                            ("verified", "verified"),
+                            ("failed", "failed"),
+                            ("expired", "expired"),
+                            ("locked", "locked"),
+                        ],
+                        default="queued",
+                        max_length=8,
+                        verbose_name="status",
+                    ),
+                ),
+                (
+                    "is_verified",
+                    models.BooleanField(default=False, verbose_name="verified"),
+                ),
+                (
+                    "failure",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("number_refused", "number refused by iDenfy"),
+                            ("account", "key, contract or credits: for the operator"),
+                            ("rate_limited", "rate limit of iDenfy"),
+                            ("unreachable", "iDenfy could not be reached"),
+                            ("unknown", "it may have been sent"),
+                            ("too_late", "not sent in time"),
+                        ],
+                        default="",
+                        max_length=14,
+                        verbose_name="failure",
+                    ),
+                ),
+                (
+                    "provider_code",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        max_length=64,
+                        verbose_name="iDenfy's identifier",
+                    ),
+                ),
+                (
+                    "request_id",
+                    models.CharField(
+                        editable=False, max_length=64, null=True, unique=True
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, verbose_name="created at"
+                    ),
+                ),
+                ("send_by", models.DateTimeField(verbose_name="send by")),
+                (
+                    "next_send_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, verbose_name="next send at"
+                    ),
+                ),
+                (
+                    "claimed_at",
+                    models.DateTimeField(null=True, verbose_name="claimed at"),
+                ),
+                (
+                    "lease_until",
+                    models.DateTimeField(null=True, verbose_name="leased until"),
+                ),
+                (
+                    "send_attempts",
+                    models.PositiveSmallIntegerField(
+                        default=0, verbose_name="send attempts"
+                    ),
+                ),
+                ("sent_at", models.DateTimeField(null=True, verbose_name="sent at")),
+                (
+                    "expires_at",
+                    models.DateTimeField(null=True, verbose_name="expires at"),
+                ),
+                (
+                    "checks",
+                    models.PositiveSmallIntegerField(default=0, verbose_name="checks"),
+                ),
+                (
+                    "checks_wrong",
+                    models.PositiveSmallIntegerField(
+                        default=0, verbose_name="wrong checks"
+                    ),
+                ),
+                (
+                    "checks_refunded",
+                    models.PositiveSmallIntegerField(
+                        default=0, verbose_name="refunded checks"
+                    ),
+                ),
+                (
+                    "checking_until",
+                    models.DateTimeField(null=True, verbose_name="checking until"),
+                ),
+                (
+                    "verified_at",
+                    models.DateTimeField(null=True, verbose_name="verified at"),
+                ),
+                (
+                    "announced_at",
+                    models.DateTimeField(null=True, verbose_name="announced at"),
+                ),
+                (
+                    "announce_at",
+                    models.DateTimeField(null=True, verbose_name="announce at"),
+                ),
+                (
+                    "announce_attempts",
+                    models.PositiveSmallIntegerField(
+                        default=0, verbose_name="announcements tried"
+                    ),
+                ),
+                (
+                    "user",
+                    models.ForeignKey(
+                        blank=True,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="phone_verifications",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="user",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "phone verification",
+                "verbose_name_plural": "phone verifications",
+                "indexes": [
+                    models.Index(
+                        fields=["phone_number", "created_at"],
+                        name="idenfy_phone_number",
+                    ),
+                    models.Index(
+                        fields=["status", "next_send_at"], name="idenfy_phone_open"
+                    ),
+                    models.Index(
+                        fields=["announced_at", "announce_at"],
+                        name="idenfy_phone_unannounced",
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("is_verified", True), ("status", "verified")),
+                            models.Q(
+                                models.Q(("status", "verified"), _negated=True),
+                                ("is_verified", False),
+                            ),
+                            _connector="OR",
+                        ),
+                        name="idenfy_phone_is_verified",
+                    )
+                ],
+            },
+        ),
+    ]

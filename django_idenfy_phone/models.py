@@ -1,0 +1,400 @@
+"""The row is the queue, the limit and the proof; each transition is one UPDATE."""
+
+import uuid
+from datetime import datetime, timedelta
+from functools import reduce
+from operator import or_
+from typing import Any, Self
+
+from django.conf import settings
+from django.db import models, router, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from .conf import conf
+from .phone import E164Field, mask
+
+SEND_LEASE = timedelta(seconds=45)
+CHECK_LEASE = timedelta(seconds=20)
+MAX_SEND_ATTEMPTS = 5
+MINUTES_A_DAY = 24 * 60
+
+
+class Status(models.TextChoices):
+    QUEUED = "queued", _("queued")
+    # Stored, not yet handed to iDenfy.
+    SENDING = "sending", _("sending")
+    # One worker holds it, until lease_until.
+    SENT = "sent", _("sent")
+    # iDenfy gave a request_id; the code is awaited.
+    VERIFIED = "verified", _("verified")
+    # iDenfy said is_verified: true for this row's own request_id.
+    FAILED = "failed", _("failed")
+    # No usable code came of it; failure says why.
+    EXPIRED = "expired", _("expired")
+    # Sent, and nobody proved it in time.
+    LOCKED = "locked", _("locked")
+    # Sent, and all its checks are used up.
+
+
+class Failure(models.TextChoices):
+    NUMBER_REFUSED = "number_refused", _("number refused by iDenfy")
+    ACCOUNT = "account", _("key, contract or credits: for the operator")
+    RATE_LIMITED = "rate_limited", _("rate limit of iDenfy")
+    UNREACHABLE = "unreachable", _("iDenfy could not be reached")
+    UNKNOWN = "unknown", _("it may have been sent")
+    # Never sent again by a machine: the SMS may have left and is paid.
+    TOO_LATE = "too_late", _("not sent in time")
+
+
+# Nothing was sent, through no fault of the user's: such a row holds its number up for
+# seconds only.
+FREE = (Failure.ACCOUNT, Failure.UNREACHABLE, Failure.RATE_LIMITED, Failure.TOO_LATE)
+FREE_COOLDOWN = timedelta(seconds=10)
+
+
+class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
+    def primary(self) -> Self:
+        """The database that judges every race, whatever replicas a router reads."""
+        return self.using(router.db_for_write(self.model))
+
+    def verified(self, *, user: Any, phone_number: str) -> Self:
+        """Rows in which this user proved this number.
+
+        Rows are purged after a time: keep the fact on a model of your own.
+        """
+        return self.exclude(user=None).filter(
+            user_id=user.pk, phone_number=phone_number, status=Status.VERIFIED
+        )
+
+    def owned_by(self, user_id: Any) -> Self:
+        """A user's rows; an anonymous row belongs to any holder of its random id.
+
+        ``user_id`` is None for a caller who is not logged in. The rows of a deleted
+        user have neither a user nor ``is_anonymous``: they belong to nobody.
+        """
+        anonymous = Q(is_anonymous=True, user=None)
+        return self.filter(
+            anonymous if user_id is None else anonymous | Q(user_id=user_id)
+        )
+
+    def _move(self, **changes: Any) -> bool:
+        """Whether this UPDATE changed a row. Committed when it returns."""
+        with transaction.atomic(using=self.db, durable=True):
+            return self.update(**changes) > 0
+
+    def _move_and_read(
+        self, pk: uuid.UUID, **changes: Any
+    ) -> "PhoneVerification | None":
+        with transaction.atomic(using=self.db, durable=True):
+            moved = self.filter(pk=pk).update(**changes)
+            return self.model.objects.using(self.db).get(pk=pk) if moved else None
+
+    def claim(self, pk: uuid.UUID) -> "PhoneVerification | None":
+        """T1: take a queued row for sending, for SEND_LEASE."""
+        now = timezone.now()
+        due = self.filter(
+            status=Status.QUEUED,
+            next_send_at__lte=now,
+            send_by__gt=now,
+            send_attempts__lt=MAX_SEND_ATTEMPTS,
+        )
+        return due._move_and_read(
+            pk,
+            status=Status.SENDING,
+            send_attempts=F("send_attempts") + 1,
+            claimed_at=now,
+            lease_until=now + SEND_LEASE,
+        )
+
+    def _attempt(self, row: "PhoneVerification") -> Self:
+        # send_attempts only grows, so it tells whether the attempt is still mine.
+        return self.filter(pk=row.pk, send_attempts=row.send_attempts)
+
+    def mark_sent(self, row: "PhoneVerification", request_id: str) -> bool:
+        """T2. A late answer lifts a row that was given up as unknown.
+
+        Raises IntegrityError where another row has this request_id.
+        """
+        given_up = Q(status=Status.FAILED, failure=Failure.UNKNOWN)
+        assert row.claimed_at is not None
+        return (
+            self._attempt(row)
+            .filter(Q(status=Status.SENDING) | given_up)
+            ._move(
+                status=Status.SENT,
+                request_id=request_id,
+                sent_at=timezone.now(),
+                expires_at=row.claimed_at + conf.CODE_LIFETIME,
+                failure="",
+            )
+        )
+
+    def requeue(self, row: "PhoneVerification", next_send_at: datetime) -> bool:
+        """T3: only when the request provably never left or never counted."""
+        return (
+            self._attempt(row)
+            .filter(status=Status.SENDING)
+            ._move(
+                status=Status.QUEUED,
+                next_send_at=next_send_at,
+                claimed_at=None,
+                lease_until=None,
+            )
+        )
+
+    def fail(self, row: "PhoneVerification", failure: str, provider_code: str) -> bool:
+        """T4 and T5: end an attempt."""
+        return (
+            self._attempt(row)
+            .filter(status=Status.SENDING)
+            ._move(
+                status=Status.FAILED, failure=failure, provider_code=provider_code[:64]
+            )
+        )
+
+    def settle(self) -> list[uuid.UUID]:
+        """T5, T6 and T11: end what is late. Returns the ids that failed by it."""
+        now = timezone.now()
+        idle = Q(checking_until=None) | Q(checking_until__lte=now)
+        no_checks_left = Q(checks__gte=F("checks_refunded") + conf.MAX_CHECKS) | Q(
+            checks__gte=2 * conf.MAX_CHECKS
+        )
+        endings: list[tuple[Q, dict[str, str]]] = [
+            (
+                Q(status=Status.SENDING, lease_until__lte=now),
+                {"status": Status.FAILED, "failure": Failure.UNKNOWN},
+            ),
+            (
+                Q(status=Status.QUEUED, send_by__lte=now),
+                {"status": Status.FAILED, "failure": Failure.TOO_LATE},
+            ),
+            (Q(status=Status.SENT) & idle & no_checks_left, {"status": Status.LOCKED}),
+            (
+                Q(status=Status.SENT, expires_at__lte=now) & idle,
+                {"status": Status.EXPIRED},
+            ),
+        ]
+        late = self.filter(reduce(or_, (where for where, _ in endings)))
+        failed = []
+        for pk in list(late.values_list("pk", flat=True)):
+            for where, changes in endings:
+                if self.filter(where, pk=pk)._move(**changes):
+                    failed += [pk] if "failure" in changes else []
+                    break
+        return failed
+
+    def take_check(self, pk: uuid.UUID, user_id: Any) -> "PhoneVerification | None":
+        """T7: spend one check before iDenfy is asked, one at a time."""
+        now = timezone.now()
+        return (
+            self.owned_by(user_id)
+            .filter(
+                Q(checking_until=None) | Q(checking_until__lte=now),
+                status=Status.SENT,
+                expires_at__gt=now,
+                checks__lt=F("checks_refunded") + conf.MAX_CHECKS,
+            )
+            .filter(checks__lt=2 * conf.MAX_CHECKS)
+            ._move_and_read(
+                pk, checks=F("checks") + 1, checking_until=now + CHECK_LEASE
+            )
+        )
+
+    def mark_verified(self, row: "PhoneVerification") -> bool:
+        """T8: only after iDenfy's own true for this row's request_id."""
+        now = timezone.now()
+        return self.filter(
+            pk=row.pk,
+            request_id=row.request_id,
+            status__in=(Status.SENT, Status.EXPIRED, Status.LOCKED),
+        )._move(
+            status=Status.VERIFIED,
+            is_verified=True,
+            verified_at=now,
+            announce_at=now,
+            checking_until=None,
+        )
+
+    def _check(self, row: "PhoneVerification") -> Self:
+        return self.filter(
+            pk=row.pk,
+            status=Status.SENT,
+            checks=row.checks,
+            checking_until__isnull=False,
+        )
+
+    def mark_wrong(self, row: "PhoneVerification") -> bool:
+        """T9: iDenfy judged this check and said false."""
+        return self._check(row)._move(
+            checks_wrong=F("checks_wrong") + 1, checking_until=None
+        )
+
+    def refund_check(self, row: "PhoneVerification") -> bool:
+        """T10: iDenfy provably did not judge this check."""
+        return self._check(row)._move(
+            checks_refunded=F("checks_refunded") + 1, checking_until=None
+        )
+
+    def unannounced(self) -> Self:
+        return self.filter(
+            status=Status.VERIFIED,
+            announced_at=None,
+            announce_at__lte=timezone.now(),
+        )
+
+    def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
+        """T12, first half. The next try waits a minute, then ever twice as long."""
+        row = self.unannounced().filter(pk=pk).first()
+        if row is None:
+            return None
+        pause = timedelta(minutes=min(2**row.announce_attempts, MINUTES_A_DAY))
+        return self.unannounced()._move_and_read(
+            pk,
+            announce_attempts=F("announce_attempts") + 1,
+            announce_at=timezone.now() + pause,
+        )
+
+    def mark_announced(self, row: "PhoneVerification") -> bool:
+        """T12, second half: every receiver ran without a failure."""
+        return self.filter(pk=row.pk, announced_at=None)._move(
+            announced_at=timezone.now()
+        )
+
+
+class PhoneVerification(models.Model):
+    """One row is one SMS. A resend is a new row."""
+
+    Status = Status
+    Failure = Failure
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("user"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="phone_verifications",
+    )
+    is_anonymous = models.BooleanField(_("started without a login"), default=False)
+    phone_number = E164Field(_("phone number"), max_length=16)
+    region = models.CharField(_("region"), max_length=3)
+    purpose = models.SlugField(_("purpose"), default="", blank=True, db_index=False)
+    status = models.CharField(
+        _("status"), max_length=8, choices=Status, default=Status.QUEUED
+    )
+    is_verified = models.BooleanField(_("verified"), default=False)
+    failure = models.CharField(
+        _("failure"), max_length=14, choices=Failure, default="", blank=True
+    )
+    provider_code = models.CharField(
+        _("iDenfy's identifier"), max_length=64, default="", blank=True
+    )
+    # Whoever holds it can have codes checked: it never leaves the server.
+    request_id = models.CharField(max_length=64, null=True, unique=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), default=timezone.now)
+    send_by = models.DateTimeField(_("send by"))
+    next_send_at = models.DateTimeField(_("next send at"), default=timezone.now)
+    claimed_at = models.DateTimeField(_("claimed at"), null=True)
+    lease_until = models.DateTimeField(_("leased until"), null=True)
+    send_attempts = models.PositiveSmallIntegerField(_("send attempts"), default=0)
+    sent_at = models.DateTimeField(_("sent at"), null=True)
+    expires_at = models.DateTimeField(_("expires at"), null=True)
+    checks = models.PositiveSmallIntegerField(_("checks"), default=0)
+    checks_wrong = models.PositiveSmallIntegerField(_("wrong checks"), default=0)
+    checks_refunded = models.PositiveSmallIntegerField(_("refunded checks"), default=0)
+    checking_until = models.DateTimeField(_("checking until"), null=True)
+    verified_at = models.DateTimeField(_("verified at"), null=True)
+    announced_at = models.DateTimeField(_("announced at"), null=True)
+    announce_at = models.DateTimeField(_("announce at"), null=True)
+    announce_attempts = models.PositiveSmallIntegerField(
+        _("announcements tried"), default=0
+    )
+
+    objects = PhoneVerificationQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("phone verification")
+        verbose_name_plural = _("phone verifications")
+        constraints = [
+            # Nobody, not even a script, stores one without the other.
+            models.CheckConstraint(
+                name="idenfy_phone_is_verified",
+                condition=Q(status=Status.VERIFIED, is_verified=True)
+                | (~Q(status=Status.VERIFIED) & Q(is_verified=False)),
+            ),
+        ]
+        indexes = [
+            # The limits count a number's newest rows.
+            models.Index(
+                fields=["phone_number", "created_at"], name="idenfy_phone_number"
+            ),
+            # The sweep looks for open rows.
+            models.Index(fields=["status", "next_send_at"], name="idenfy_phone_open"),
+            # ... and for verified rows that nobody was told of.
+            models.Index(
+                fields=["announced_at", "announce_at"], name="idenfy_phone_unannounced"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.pk} ({self.status})"
+
+    @property
+    def masked_number(self) -> str:
+        """Such as "+370******67"."""
+        return mask(self.phone_number.as_e164)
+
+    @property
+    def checks_left(self) -> int:
+        """How many more codes can be tried: 0 unless a code is awaited."""
+        if self.status != Status.SENT:
+            return 0
+        left = conf.MAX_CHECKS - (self.checks - self.checks_refunded)
+        return max(0, min(left, 2 * conf.MAX_CHECKS - self.checks))
+
+    @property
+    def has_lost_check(self) -> bool:
+        """Whether a check was made whose answer is not known.
+
+        It may have used the code up: iDenfy answers false to a code "already
+        validated".
+        """
+        under_way = self.checking_until and self.checking_until > timezone.now()
+        unanswered = self.checks - self.checks_wrong - self.checks_refunded
+        return unanswered > bool(under_way) and not self.is_verified
+
+    @property
+    def code_spent(self) -> bool:
+        """Whether only a new code can help."""
+        ended = self.status in (Status.FAILED, Status.EXPIRED, Status.LOCKED)
+        return ended or (self.has_lost_check and self.checks_wrong > 0)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it sent, may have sent, or is still under way."""
+        return self.status != Status.FAILED or self.failure not in FREE
+
+    @property
+    def resend_at(self) -> datetime:
+        """When this row alone allows a new start for its number."""
+        cooldown = timedelta(seconds=conf.RESEND_COOLDOWN[0])
+        if not self.is_counted:
+            cooldown = min(cooldown, FREE_COOLDOWN)
+        return self.created_at + cooldown
+
+
+class StartLock(models.Model):
+    """What a start holds while it counts: a number, a user or a network."""
+
+    key = models.CharField(max_length=64, primary_key=True)
+    locked_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("start lock")
+        verbose_name_plural = _("start locks")
+
+    def __str__(self) -> str:
+        return self.key[:8]
