@@ -1,0 +1,113 @@
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+from rest_framework.test import APIClient
+from wire import Wire
+
+from django_idenfy_phone import delivery, tasks
+from django_idenfy_phone.models import PhoneVerification
+
+pytest_plugins = ["django_idenfy_phone.testing", "pytester"]
+
+# Valid to libphonenumber; its last digits are looked for in everything that is
+# written, see test_privacy.
+NUMBER = "+37061234567"
+
+
+# What no log line, exception text or output of any test may hold: the number, the
+# secret, and both as the wire would show them.
+MARKERS = ("61234567", "test-secret", "dGVzdC1rZXk6dGVzdC1zZWNyZXQ=")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    for title, text in report.sections:
+        if any(marker in text for marker in MARKERS):
+            report.outcome = "failed"
+            report.longrepr = f"{title} holds a number or a secret"
+    return report
+
+
+@pytest.fixture
+def user(django_user_model):
+    return django_user_model.objects.create_user("ona")
+
+
+@pytest.fixture
+def api(user):
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+@pytest.fixture
+def wire(settings):
+    """A scripted iDenfy: see wire.py."""
+    with Wire() as server:
+        settings.IDENFY_PHONE_API_URL = server.url
+        settings.IDENFY_PHONE_API_KEY = "test-key"
+        settings.IDENFY_PHONE_API_SECRET = "test-secret"
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _fresh_process_state():
+    """What a process remembers between requests."""
+    tasks._paused_until = 0.0
+    delivery._last_alarm = None
+
+
+@pytest.fixture
+def make(user):
+    """Store a row in a given state, as the transitions would have left it."""
+
+    def make(status="sent", **fields):
+        now = timezone.now()
+        late = status in ("sent", "verified", "expired", "locked")
+        known = {
+            "user": user,
+            "phone_number": NUMBER,
+            "region": "LT",
+            "status": status,
+            "is_verified": status == "verified",
+            "created_at": now,
+            "next_send_at": now,
+            "send_by": now + timedelta(minutes=3),
+        }
+        if status != "queued":
+            known |= {"claimed_at": now, "send_attempts": 1}
+        if status == "sending":
+            known |= {"lease_until": now + timedelta(seconds=45)}
+        if late:
+            known |= {"request_id": uuid.uuid4().hex, "sent_at": now}
+            known |= {"expires_at": now + timedelta(minutes=10)}
+        return PhoneVerification.objects.create(**known | fields)
+
+    return make
+
+
+@pytest.fixture
+def at_once():
+    """Call a function in many threads at the same moment; return all results."""
+
+    def at_once(function, arguments):
+        arguments = list(arguments)
+        barrier = threading.Barrier(len(arguments))
+
+        def run(argument):
+            barrier.wait()
+            try:
+                return function(argument)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(len(arguments)) as pool:
+            return list(pool.map(run, arguments))
+
+    return at_once

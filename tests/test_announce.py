@@ -1,0 +1,130 @@
+from datetime import timedelta
+from functools import partial
+
+import pytest
+from django.utils import timezone
+from wire import answer
+
+from django_idenfy_phone import announce, maintenance, services
+from django_idenfy_phone.signals import phone_verified, send_failed
+from django_idenfy_phone.testing import age
+
+pytestmark = pytest.mark.django_db
+
+
+class Broken:
+    """A callable object: it has no __qualname__."""
+
+    def __call__(self, **kwargs):
+        raise LookupError("down")
+
+
+def broken(**kwargs):
+    raise LookupError("down")
+
+
+@pytest.fixture
+def connect():
+    """Connect receivers for one test."""
+    connected = []
+
+    def connect(signal, receiver):
+        signal.connect(receiver, weak=False)
+        connected.append((signal, receiver))
+
+    yield connect
+    for signal, receiver in connected:
+        signal.disconnect(receiver)
+
+
+@pytest.fixture
+def verified(make):
+    return make("verified", announce_at=timezone.now(), verified_at=timezone.now())
+
+
+@pytest.mark.parametrize(
+    "receiver",
+    [broken, partial(broken), Broken()],
+    ids=["function", "partial", "object"],
+)
+def test_a_failing_receiver_keeps_nobody_from_hearing(
+    verified, connect, receiver, user, caplog
+):
+    calls = []
+
+    def works(verification, user, **kwargs):
+        calls.append((verification.pk, user))
+
+    connect(phone_verified, receiver)
+    connect(phone_verified, works)
+    announce.verified(verified.pk)
+    verified.refresh_from_db()
+    assert calls == [(verified.pk, user)]
+    assert (verified.is_verified, verified.announced_at) == (True, None)
+    assert "LookupError: down" in caplog.text
+
+
+def test_the_sweep_tries_until_every_receiver_works(verified, connect):
+    answers = [LookupError("down"), LookupError("down"), None, None]
+
+    def unsteady(**kwargs):
+        if error := answers.pop(0):
+            raise error
+
+    connect(phone_verified, unsteady)
+    for _ in range(6):
+        maintenance.sweep()
+        age(verified, timedelta(minutes=5))
+    assert answers == [None]
+    assert verified.announced_at
+
+
+def test_the_sweep_does_not_hurry(verified, connect):
+    calls = []
+
+    def counts(**kwargs):
+        calls.append(1)
+        raise LookupError
+
+    connect(phone_verified, counts)
+    for _ in range(3):
+        maintenance.sweep()
+    assert len(calls) == 1
+
+
+def test_a_crash_before_the_signal_is_made_good_by_the_sweep(verified, connect):
+    calls = []
+    connect(phone_verified, lambda verification, **kwargs: calls.append(verification))
+    maintenance.sweep()
+    maintenance.sweep()
+    assert calls == [verified]
+
+
+def test_a_day_of_failing_calls_for_a_person(verified, connect, caplog):
+    connect(phone_verified, broken)
+    age(verified, timedelta(days=1, seconds=1))
+    announce.verified(verified.pk)
+    assert [r.levelname for r in caplog.records] == ["ERROR", "CRITICAL"]
+
+
+def test_the_user_of_an_anonymous_row_is_none(make, connect):
+    calls = []
+    connect(phone_verified, lambda user, **kwargs: calls.append(user))
+    row = make("verified", user=None, is_anonymous=True, announce_at=timezone.now())
+    announce.verified(row.pk)
+    assert calls == [None]
+
+
+def test_a_failing_receiver_of_send_failed_disturbs_nobody(make, connect):
+    calls = []
+    connect(send_failed, Broken())
+    connect(send_failed, lambda failure, **kwargs: calls.append(failure))
+    announce.failed([make("failed", failure="account").pk])
+    assert calls == ["account"]
+
+
+def test_a_failing_receiver_is_no_error_for_the_user(make, user, connect, wire):
+    connect(phone_verified, broken)
+    wire.will(answer(200, {"is_verified": True}))
+    row = services.confirm_verification(make("sent").pk, "1234", user=user)
+    assert row.is_verified

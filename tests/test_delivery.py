@@ -1,0 +1,228 @@
+import logging
+import signal
+from datetime import timedelta
+
+import pytest
+import wire as w
+from celery.exceptions import SoftTimeLimitExceeded
+from conftest import NUMBER
+from django.db import connection
+from django.utils import timezone
+
+from django_idenfy_phone import delivery
+from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.signals import send_failed
+from django_idenfy_phone.testing import age
+
+pytestmark = pytest.mark.django_db
+REQUEST_ID = "3d50e1584e0946e789e0185c009aaadf"
+SENT = w.answer(200, {"request_id": REQUEST_ID})
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def failures():
+    """What send_failed told."""
+    heard = []
+
+    def receiver(verification, failure, **kwargs):
+        heard.append((verification.pk, failure))
+
+    send_failed.connect(receiver)
+    yield heard
+    send_failed.disconnect(receiver)
+
+
+def outcome(row):
+    row.refresh_from_db()
+    return row.failure or row.status
+
+
+def test_a_queued_row_is_sent_once(make, wire):
+    wire.will(SENT)
+    row = make("queued")
+    assert [delivery.deliver(row.pk) for _ in range(3)] == [None, None, None]
+    assert outcome(row) == "sent"
+    assert [request.body for request in wire.requests] == [{"phone_number": NUMBER}]
+
+
+def test_an_unknown_row_is_nothing_to_send(wire, make):
+    row = make("queued")
+    row_id = row.pk
+    row.delete()
+    assert delivery.deliver(row_id) is None
+    assert wire.requests == []
+
+
+@pytest.mark.parametrize(
+    ("act", "failure", "provider_code"),
+    [
+        (w.refusal(400, "BAD_VALUE"), "number_refused", "BAD_VALUE"),
+        (w.refusal(401, "UNAUTHORIZED"), "account", "UNAUTHORIZED"),
+        (w.answer(403), "account", ""),
+        (w.answer(404), "account", ""),
+        (w.answer(405), "account", ""),
+        (w.refusal(400, "PERMISSIONS_ERROR"), "account", "PERMISSIONS_ERROR"),
+        (w.refusal(400, "PARTNER_CONTRACT_ERROR"), "account", "PARTNER_CONTRACT_ERROR"),
+        (w.refusal(400, "INTERNAL_ERROR"), "unknown", "INTERNAL_ERROR"),
+        (w.answer(500), "unknown", ""),
+        (w.answer(503), "unknown", ""),
+        (w.answer(200, b"<html>"), "unknown", ""),
+        (w.answer(307, Location="http://127.0.0.1:1/"), "unknown", ""),
+        (w.reset, "unknown", ""),
+        (w.hang_up, "unknown", ""),
+    ],
+)
+def test_a_final_answer_ends_the_row(make, wire, failures, act, failure, provider_code):
+    wire.will(act)
+    row = make("queued")
+    assert delivery.deliver(row.pk) is None
+    assert (outcome(row), row.provider_code) == (failure, provider_code)
+    assert delivery.deliver(row.pk) is None
+    assert failures == [(row.pk, failure)]
+    assert len(wire.requests) == 1
+
+
+def test_silence_ends_the_row_as_unknown(make, wire, settings):
+    settings.IDENFY_PHONE_TIMEOUT = 0.3
+    wire.will(w.silence)
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert outcome(row) == "unknown"
+
+
+def test_a_rate_limit_waits_as_long_as_idenfy_says(make, wire):
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7"), SENT)
+    row = make("queued")
+    assert delivery.deliver(row.pk) == 7
+    assert outcome(row) == "queued"
+    assert delivery.deliver(row.pk) is None
+    assert len(wire.requests) == 1
+    age(row, timedelta(seconds=7))
+    delivery.deliver(row.pk)
+    assert outcome(row) == "sent"
+
+
+@pytest.mark.parametrize("retry_after", ["-5", "soon"])
+def test_a_rate_limit_without_a_time_waits_with_jitter(make, wire, retry_after):
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After=retry_after))
+    assert 0 <= delivery.deliver(make("queued").pk) <= 4
+
+
+def test_a_wait_past_the_deadline_ends_the_row(make, wire, failures):
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="86400"))
+    row = make("queued")
+    assert delivery.deliver(row.pk) is None
+    assert outcome(row) == "rate_limited"
+    assert failures == [(row.pk, "rate_limited")]
+
+
+@pytest.mark.parametrize(
+    ("url", "failure"), [(None, "rate_limited"), ("http://127.0.0.1:1", "unreachable")]
+)
+def test_attempts_are_bounded(make, wire, settings, url, failure):
+    wire.will(w.answer(429))
+    settings.IDENFY_PHONE_API_URL = url or wire.url
+    settings.IDENFY_PHONE_SEND_DEADLINE = timedelta(hours=1)
+    row = make("queued", send_by=timezone.now() + timedelta(hours=1))
+    for _ in range(9):
+        delivery.deliver(row.pk)
+        age(row, MINUTE / 2)
+    assert (outcome(row), row.send_attempts) == (failure, 5)
+
+
+def test_an_unreachable_row_is_sent_when_idenfy_is_back(make, wire, settings):
+    settings.IDENFY_PHONE_API_URL = "http://127.0.0.1:1"
+    row = make("queued")
+    assert 0 <= delivery.deliver(row.pk) <= 4
+    settings.IDENFY_PHONE_API_URL = wire.url
+    wire.will(SENT)
+    age(row, timedelta(seconds=5))
+    delivery.deliver(row.pk)
+    assert outcome(row) == "sent"
+
+
+def test_a_late_row_is_not_sent(make, wire, failures):
+    row = make("queued")
+    age(row, timedelta(minutes=4))
+    assert delivery.deliver(row.pk) is None
+    assert (outcome(row), wire.requests) == ("too_late", [])
+    assert failures == [(row.pk, "too_late")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_late_answer_lifts_what_was_given_up(make, wire):
+    row = make("queued")
+
+    def freeze_past_the_lease(sock):
+        age(row, MINUTE)
+        assert PhoneVerification.objects.settle() == [row.pk]
+        connection.close()
+        SENT(sock)
+
+    wire.will(freeze_past_the_lease)
+    delivery.deliver(row.pk)
+    assert outcome(row) == "sent"
+
+
+@pytest.fixture
+def frozen_after_claim():
+    """23 seconds pass between the claim and the next line."""
+
+    def wrapper(execute, sql, params, many, context):
+        result = execute(sql, params, many, context)
+        if sql.startswith("UPDATE") and "send_attempts" in sql and not froze:
+            froze.append(True)
+            since = timezone.now() - timedelta(seconds=23)
+            PhoneVerification.objects.update(claimed_at=since)
+        return result
+
+    froze = []
+    with connection.execute_wrapper(wrapper):
+        yield froze
+
+
+def test_a_worker_that_was_frozen_does_not_connect(make, wire, frozen_after_claim):
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert frozen_after_claim
+    assert (outcome(row), wire.requests) == ("unknown", [])
+
+
+def test_a_request_id_of_another_row_proves_nothing(make, wire, caplog):
+    first = make("sent", request_id=REQUEST_ID)
+    wire.will(SENT)
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert (outcome(row), outcome(first)) == ("unknown", "sent")
+    assert [r.levelname for r in caplog.records] == ["CRITICAL", "WARNING"]
+
+
+def test_a_broken_account_alarms_once_a_minute(make, wire, caplog):
+    wire.will(w.answer(401))
+    for _ in range(3):
+        delivery.deliver(make("queued").pk)
+    levels = [record.levelno for record in caplog.records]
+    assert levels == [logging.CRITICAL, logging.WARNING, logging.WARNING]
+
+
+def test_a_duplicate_key_in_the_answer_proves_nothing(make, wire):
+    body = f'{{"request_id": "{"a" * 32}", "request_id": "{"b" * 32}"}}'
+    wire.will(w.answer(200, body.encode()))
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert outcome(row) == "unknown"
+
+
+def test_a_soft_time_limit_in_the_request_may_have_sent(make, wire):
+    def limit(signum, frame):
+        raise SoftTimeLimitExceeded
+
+    wire.will(w.silence)
+    row = make("queued")
+    before = signal.signal(signal.SIGALRM, limit)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    with pytest.raises(SoftTimeLimitExceeded):
+        delivery.deliver(row.pk)
+    signal.signal(signal.SIGALRM, before)
+    assert outcome(row) == "unknown"
