@@ -122,11 +122,16 @@ def _connection(app: Celery) -> Any:
 def _drop_connection() -> None:
     connection = getattr(_thread, "connection", None)
     _thread.owner = None
-    if connection is not None:
-        try:
-            connection.collapse()
-        except Exception:
-            logger.debug("The broken broker connection could not be closed.")
+    if connection is None:
+        return
+    try:
+        if connection.transport.driver_type == "amqp":
+            # Without the closing words, which a frozen broker would not answer.
+            connection.collect()
+        else:
+            connection.release()
+    except Exception:
+        logger.exception("The broken broker connection could not be closed.")
 
 
 @register

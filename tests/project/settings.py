@@ -6,6 +6,11 @@ from pathlib import Path
 
 import dj_database_url
 
+if os.environ.get("DATABASE_URL", "").startswith("mysql"):
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
+
 SECRET_KEY = "only-for-tests"
 ALLOWED_HOSTS = ["*"]
 ROOT_URLCONF = "project.urls"
