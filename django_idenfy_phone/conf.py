@@ -1,10 +1,13 @@
 """One typed live property per ``IDENFY_PHONE_*`` setting, its default beside it."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 PREFIX = "IDENFY_PHONE_"
 T = TypeVar("T")
@@ -15,16 +18,51 @@ def _get(name: str, default: T) -> T:
     return value
 
 
+def _get_callable(name: str) -> Callable[..., Any] | None:
+    """A callable, or its dotted path, so that settings need not import it."""
+    value: Any = _get(name, None)
+    function: Callable[..., Any] | None
+    function = import_string(value) if isinstance(value, str) else value
+    return function
+
+
+class Limit(NamedTuple):
+    """At most so many sends in any ``window``."""
+
+    sends: int
+    window: timedelta
+
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+DEFAULT_SEND_LIMITS = {
+    "number": ("3/10m", "5/d", "15/30d"),
+    "user": ("5/h", "10/d"),
+    "network": ("20/h", "100/d"),
+    "block": ("20/h",),
+    "site": ("1000/h",),
+}
+
+
+@cache
+def parse_limit(text: str) -> Limit:
+    """Read "3/10m": a count, and a window in s, m, h or d. Raises ValueError."""
+    match = re.fullmatch("([1-9][0-9]{0,6})/([1-9][0-9]{0,3})?([smhd])", text)
+    if match is None:
+        raise ValueError("not a limit such as 3/10m")
+    count, length, unit = match.groups()
+    return Limit(int(count), timedelta(**{UNITS[unit]: int(length or 1)}))
+
+
 class Settings:
     """Read at each access, so ``override_settings`` works everywhere."""
 
     @property
     def API_KEY(self) -> str:
-        return _get("API_KEY", "")
+        return _get("API_KEY", "") or ""
 
     @property
     def API_SECRET(self) -> str:
-        return _get("API_SECRET", "")
+        return _get("API_SECRET", "") or ""
 
     @property
     def API_URL(self) -> str:
@@ -57,6 +95,29 @@ class Settings:
     def RESEND_COOLDOWN(self) -> Sequence[int]:
         """Seconds to wait after a number's first, second, … send of the last day."""
         return _get("RESEND_COOLDOWN", (60, 120, 300))
+
+    @property
+    def SEND_LIMITS(self) -> dict[str, tuple[Limit, ...]]:
+        """Limits a number, user, network, block of numbers and site.
+
+        A kind that the setting leaves out keeps its default; an empty one has none.
+        """
+        texts = {**DEFAULT_SEND_LIMITS, **_get("SEND_LIMITS", {})}
+        return {kind: tuple(map(parse_limit, texts[kind])) for kind in texts}
+
+    @property
+    def REDEEM_WITHIN(self) -> timedelta:
+        return _get("REDEEM_WITHIN", timedelta(minutes=15))
+
+    @property
+    def START_GUARD(self) -> Callable[[Any, str], object] | None:
+        """Called with the request and the E.164 number before anything is stored."""
+        return _get_callable("START_GUARD")
+
+    @property
+    def CLIENT_NETWORK(self) -> Callable[[Any], str] | None:
+        """Called with the request; returns the client's address."""
+        return _get_callable("CLIENT_NETWORK")
 
     @property
     def SEND_DEADLINE(self) -> timedelta:

@@ -88,6 +88,27 @@ class CooldownActive(VerificationError):
     message = _("A code was requested a moment ago. Please wait before the next one.")
 
 
+class LimitReached(VerificationError):
+    """Too many sends for the number, the user, the network or the site."""
+
+    code = "limit_reached"
+    message = _("Too many codes were requested. Please try again later.")
+
+
+class IdempotencyKeyReused(VerificationError):
+    """The key was used for another number: the client has a bug."""
+
+    code = "idempotency_key_reused"
+    message = _("This Idempotency-Key was used with another phone number.")
+
+
+class InvalidIdempotencyKey(VerificationError):
+    """Not 16 to 64 visible ASCII characters."""
+
+    code = "invalid_idempotency_key"
+    message = _("Idempotency-Key must be 16 to 64 visible ASCII characters.")
+
+
 class NotSentYet(VerificationError):
     """The code is still on its way to iDenfy."""
 
@@ -135,6 +156,20 @@ class CheckUnknown(VerificationError):
 
     code = "check_unknown"
     message = _("We could not find out whether the code is right. Please try again.")
+
+
+class NotVerified(VerificationError):
+    """No fresh proof of this caller for this purpose."""
+
+    code = "phone_not_verified"
+    message = _("Please confirm your phone number first.")
+
+
+class AlreadyRedeemed(VerificationError):
+    """The proof was spent before."""
+
+    code = "already_redeemed"
+    message = _("This phone verification was used before. Please start again.")
 
 
 class InsideTransaction(VerificationError):

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .conf import conf
 from .phone import E164Field, mask
+from .transactions import retried
 
 SEND_LEASE = timedelta(seconds=45)
 CHECK_LEASE = timedelta(seconds=20)
@@ -69,27 +70,38 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def owned_by(self, user_id: Any) -> Self:
-        """A user's rows; an anonymous row belongs to any holder of its random id.
+        """A user's rows; an anonymous row is any holder's of its id until redeemed.
 
         ``user_id`` is None for a caller who is not logged in. The rows of a deleted
         user have neither a user nor ``is_anonymous``: they belong to nobody.
         """
-        anonymous = Q(is_anonymous=True, user=None)
+        anonymous = Q(is_anonymous=True, user=None, redeemed_at=None)
         return self.filter(
             anonymous if user_id is None else anonymous | Q(user_id=user_id)
         )
 
+    def counted(self) -> Self:
+        """Rows that sent, may have sent, or are still under way."""
+        return self.exclude(status=Status.FAILED, failure__in=FREE)
+
     def _move(self, **changes: Any) -> bool:
         """Whether this UPDATE changed a row. Committed when it returns."""
-        with transaction.atomic(using=self.db, durable=True):
-            return self.update(**changes) > 0
+
+        def move() -> bool:
+            with transaction.atomic(using=self.db, durable=True):
+                return self.update(**changes) > 0
+
+        return retried(move, self.db)
 
     def _move_and_read(
         self, pk: uuid.UUID, **changes: Any
     ) -> "PhoneVerification | None":
-        with transaction.atomic(using=self.db, durable=True):
-            moved = self.filter(pk=pk).update(**changes)
-            return self.model.objects.using(self.db).get(pk=pk) if moved else None
+        def move() -> "PhoneVerification | None":
+            with transaction.atomic(using=self.db, durable=True):
+                moved = self.filter(pk=pk).update(**changes)
+                return self.model.objects.using(self.db).get(pk=pk) if moved else None
+
+        return retried(move, self.db)
 
     def claim(self, pk: uuid.UUID) -> "PhoneVerification | None":
         """T1: take a queued row for sending, for SEND_LEASE."""
@@ -237,6 +249,20 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             checks_refunded=F("checks_refunded") + 1, checking_until=None
         )
 
+    def redeemable(self, user_id: Any, purpose: str) -> Self:
+        """Fresh proofs of this user, or of nobody yet, that were not spent."""
+        return self.owned_by(user_id).filter(
+            status=Status.VERIFIED,
+            redeemed_at=None,
+            purpose=purpose,
+            verified_at__gt=timezone.now() - conf.REDEEM_WITHIN,
+        )
+
+    def redeem(self, pk: uuid.UUID, user_id: Any, purpose: str) -> bool:
+        """T13: spend a proof, once. Joins a caller's transaction."""
+        redeemable = self.redeemable(user_id, purpose).filter(pk=pk)
+        return redeemable.update(redeemed_at=timezone.now(), user_id=user_id) > 0
+
     def unannounced(self) -> Self:
         return self.filter(
             status=Status.VERIFIED,
@@ -281,7 +307,11 @@ class PhoneVerification(models.Model):
     is_anonymous = models.BooleanField(_("started without a login"), default=False)
     phone_number = E164Field(_("phone number"), max_length=16)
     region = models.CharField(_("region"), max_length=3)
+    # The number less its last four digits.
+    number_block = models.CharField(_("number block"), max_length=12)
     purpose = models.SlugField(_("purpose"), default="", blank=True, db_index=False)
+    # An IPv4 address, or an IPv6 network of 64 bits.
+    network = models.CharField(_("network"), max_length=43, default="", blank=True)
     status = models.CharField(
         _("status"), max_length=8, choices=Status, default=Status.QUEUED
     )
@@ -312,6 +342,11 @@ class PhoneVerification(models.Model):
     announce_attempts = models.PositiveSmallIntegerField(
         _("announcements tried"), default=0
     )
+    redeemed_at = models.DateTimeField(_("redeemed at"), null=True)
+    # A keyed hash of user, purpose and key.
+    idempotency_key = models.CharField(
+        max_length=64, null=True, unique=True, editable=False
+    )
 
     objects = PhoneVerificationQuerySet.as_manager()
 
@@ -327,10 +362,16 @@ class PhoneVerification(models.Model):
             ),
         ]
         indexes = [
-            # The limits count a number's newest rows.
+            # The limits count the newest rows of each.
             models.Index(
                 fields=["phone_number", "created_at"], name="idenfy_phone_number"
             ),
+            models.Index(fields=["user", "created_at"], name="idenfy_phone_user"),
+            models.Index(fields=["network", "created_at"], name="idenfy_phone_network"),
+            models.Index(
+                fields=["number_block", "created_at"], name="idenfy_phone_block"
+            ),
+            models.Index(fields=["created_at"], name="idenfy_phone_site"),
             # The sweep looks for open rows.
             models.Index(fields=["status", "next_send_at"], name="idenfy_phone_open"),
             # ... and for verified rows that nobody was told of.
@@ -391,6 +432,8 @@ class StartLock(models.Model):
 
     key = models.CharField(max_length=64, primary_key=True)
     locked_at = models.DateTimeField()
+    # Set by an operator: a number's earlier rows no longer count.
+    cleared_at = models.DateTimeField(null=True)
 
     class Meta:
         verbose_name = _("start lock")

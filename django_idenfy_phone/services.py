@@ -2,25 +2,31 @@
 
 import re
 import uuid
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
 
-from . import announce, limits, phone, tasks
+from . import announce, limits, phone, tasks, transactions
 from .client import IdenfyClient
 from .conf import conf
 from .exceptions import (
     AccountRefused,
+    AlreadyRedeemed,
     CheckInProgress,
     CheckUnknown,
+    IdempotencyKeyReused,
     IdenfyError,
     InsideTransaction,
     InvalidCode,
+    InvalidIdempotencyKey,
     NeverSent,
     NotSentYet,
+    NotVerified,
     ProviderUnavailable,
     RateLimited,
     VerificationError,
@@ -32,38 +38,125 @@ from .exceptions import (
 from .models import PhoneVerification, Status
 
 A_MOMENT = 2.0
+IDEMPOTENCY_WINDOW = timedelta(days=1)
 
 
-@sensitive_variables("phone_number", "number")
+@sensitive_variables("phone_number", "idempotency_key", "number", "row", "key")
 def start_verification(
-    phone_number: str, *, user: Any = None, purpose: str = ""
+    phone_number: str,
+    *,
+    user: Any = None,
+    network: str = "",
+    purpose: str = "",
+    idempotency_key: str | None = None,
 ) -> PhoneVerification:
     """Store a start; the SMS leaves after the commit. Joins a caller's transaction.
 
-    ``user`` is None or not logged in for an anonymous start. Raises
-    NumberNotSupported, CooldownActive or ProviderUnavailable; then nothing is stored.
+    ``user`` is None or not logged in for an anonymous start. ``network`` is an IPv4
+    address, an IPv6 /64 or "". With ``idempotency_key`` (16 to 64 visible ASCII
+    characters; ignored without a login) a repetition within a day returns the first
+    row. Raises NumberNotSupported, CooldownActive, LimitReached, ProviderUnavailable,
+    InvalidIdempotencyKey or IdempotencyKeyReused; then nothing is stored.
     """
+    row, _is_new = start_or_repeat(
+        phone_number,
+        user=user,
+        network=network,
+        purpose=purpose,
+        idempotency_key=idempotency_key,
+    )
+    return row
+
+
+@sensitive_variables("phone_number", "idempotency_key", "number", "row", "key")
+def start_or_repeat(
+    phone_number: str,
+    *,
+    user: Any,
+    network: str,
+    purpose: str,
+    idempotency_key: str | None,
+) -> tuple[PhoneVerification, bool]:
+    """``start_verification``, and whether the row is a new one."""
     number = phone.parse(phone_number)
     if not (conf.API_KEY and conf.API_SECRET):
         raise ProviderUnavailable
     user_id = _user_id(user)
+    key = _hash_key(idempotency_key, user_id, purpose)
     rows = PhoneVerification.objects.primary()
-    if not _in_transaction(rows.db):
+    if not transactions.is_open(rows.db):
         announce.failed(rows.filter(phone_number=number.e164).settle())
+    row = PhoneVerification(
+        user_id=user_id,
+        is_anonymous=user_id is None,
+        phone_number=number.e164,
+        region=number.region,
+        number_block=number.e164[:-4],
+        network=network,
+        purpose=purpose,
+        idempotency_key=key,
+    )
+    try:
+        return transactions.retried(partial(_store, row), rows.db)
+    except OperationalError as error:
+        if transactions.is_open(rows.db) or not transactions.is_definite_abort(error):
+            raise
+        raise ProviderUnavailable(retry_after=A_MOMENT) from error
+
+
+def _store(row: PhoneVerification) -> tuple[PhoneVerification, bool]:
+    """T0: locks, then limits, then the row."""
+    rows = PhoneVerification.objects.primary()
+    claim = limits.Claim(
+        row.phone_number.as_e164, row.number_block, row.user_id, row.network
+    )
     with transaction.atomic(using=rows.db):
-        limits.hold(number.e164)
+        limits.lock(claim)
+        if repeated := _repeated(row.idempotency_key, claim.phone_number):
+            return repeated, False
+        limits.judge(claim)
         now = timezone.now()
-        row = rows.create(
-            user_id=user_id,
-            is_anonymous=user_id is None,
-            phone_number=number.e164,
-            region=number.region,
-            purpose=purpose,
-            created_at=now,
-            next_send_at=now,
-            send_by=now + conf.SEND_DEADLINE,
-        )
+        row.created_at = row.next_send_at = now
+        row.send_by = now + conf.SEND_DEADLINE
+        if row.idempotency_key:
+            # After a day the key is free again.
+            rows.filter(idempotency_key=row.idempotency_key).update(
+                idempotency_key=None
+            )
+        row.save(using=rows.db, force_insert=True)
         transaction.on_commit(partial(tasks.hint, row.pk), using=rows.db)
+    return row, True
+
+
+def find_repeated_start(
+    phone_number: str, *, user: Any, purpose: str, idempotency_key: str | None
+) -> PhoneVerification | None:
+    """The row that this key started within a day, if any.
+
+    For a look before a guard that cannot be asked twice, such as a captcha.
+    """
+    key = _hash_key(idempotency_key, _user_id(user), purpose)
+    return _repeated(key, phone.parse(phone_number).e164)
+
+
+def _hash_key(text: str | None, user_id: Any, purpose: str) -> str | None:
+    # Without a login a key would hand one stranger another's id.
+    if text is None or user_id is None:
+        return None
+    if not re.fullmatch("[!-~]{16,64}", text):
+        raise InvalidIdempotencyKey
+    value = f"{user_id}\n{purpose}\n{text}"
+    return salted_hmac(f"{__name__}.key", value, algorithm="sha256").hexdigest()
+
+
+def _repeated(key: str | None, phone_number: str) -> PhoneVerification | None:
+    if key is None:
+        return None
+    since = timezone.now() - IDEMPOTENCY_WINDOW
+    rows = PhoneVerification.objects.primary()
+    row = rows.filter(idempotency_key=key, created_at__gt=since).first()
+    if row is not None and row.phone_number.as_e164 != phone_number:
+        raise IdempotencyKeyReused
     return row
 
 
@@ -91,7 +184,7 @@ def confirm_verification(
     if not (isinstance(code, str) and re.fullmatch("[0-9]{4}", code)):
         raise InvalidCode
     rows = PhoneVerification.objects.primary()
-    if _in_transaction(rows.db):
+    if transactions.is_open(rows.db):
         raise InsideTransaction
     taken = rows.take_check(verification_id, _user_id(user))
     if taken is None:
@@ -133,14 +226,43 @@ def _why_no_check(row: PhoneVerification) -> VerificationError:
     return CheckInProgress(retry_after=A_MOMENT)
 
 
+def get_proof(
+    verification_id: uuid.UUID, *, user: Any, purpose: str = ""
+) -> PhoneVerification:
+    """A verification that ``redeem_verification`` would take now.
+
+    Verified within REDEEM_WITHIN, by this user or anonymously, for this purpose, and
+    not spent. Raises NotVerified.
+    """
+    rows = PhoneVerification.objects.primary()
+    row = rows.redeemable(_user_id(user), purpose).filter(pk=verification_id).first()
+    if row is None:
+        raise NotVerified
+    return row
+
+
+def redeem_verification(
+    verification: PhoneVerification, *, user: Any, purpose: str = ""
+) -> PhoneVerification:
+    """Spend a proof for a saved user: exactly once, rolled back with your transaction.
+
+    Call it inside the ``atomic()`` block that saves the user. Raises AlreadyRedeemed,
+    or NotVerified where it was no fresh proof of this user for this purpose.
+    """
+    rows = PhoneVerification.objects.primary()
+    redeemed = rows.redeem(verification.pk, user.pk, purpose)
+    row = rows.filter(pk=verification.pk).first()
+    if redeemed and row is not None:
+        return row
+    raise AlreadyRedeemed if row is not None and row.redeemed_at else NotVerified
+
+
+@sensitive_variables("phone_number", "number")
+def clear_number(phone_number: str) -> None:
+    """Let a number start afresh. Raises NumberNotSupported."""
+    limits.clear(phone.parse(phone_number).e164)
+
+
 def _user_id(user: Any) -> Any:
     """By primary key, so that users who live only in a token work."""
     return user.pk if user is not None and user.is_authenticated else None
-
-
-def _in_transaction(using: str) -> bool:
-    connection = transaction.get_connection(using)
-    # Like atomic(durable=True): the block that TestCase wraps around a test is none.
-    return (
-        connection.in_atomic_block and not connection.atomic_blocks[-1]._from_testcase
-    )

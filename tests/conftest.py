@@ -74,6 +74,7 @@ def make(user):
             "user": user,
             "phone_number": NUMBER,
             "region": "LT",
+            "number_block": NUMBER[:-4],
             "status": status,
             "is_verified": status == "verified",
             "created_at": now,

@@ -1,3 +1,4 @@
+import logging
 import socket
 import time
 from collections import Counter
@@ -20,6 +21,11 @@ from django_idenfy_phone.testing import age
 pytestmark = pytest.mark.django_db
 rows = PhoneVerification.objects
 SENT = w.answer(200, {"request_id": "3d50e1584e0946e789e0185c009aaadf"})
+
+
+def warnings(caplog):
+    records = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    return [(each.name, each.levelname) for each in records]
 
 
 def start(user, number=NUMBER):
@@ -67,14 +73,14 @@ def test_a_second_start_waits_a_minute(user, wire):
 
 def test_the_cooldown_grows_with_the_sends_of_the_last_day(user, wire):
     waits = []
-    for _ in range(5):
+    for _ in range(4):
         row = start(user)
         rows.filter(pk=row.pk).update(status="expired")
         with pytest.raises(CooldownActive) as caught:
             start(user)
         waits.append(round(caught.value.retry_after))
-        age(row, timedelta(seconds=300))
-    assert waits == [60, 120, 300, 300, 300]
+        age(row, timedelta(minutes=10))
+    assert waits == [60, 120, 300, 300]
 
 
 def test_yesterdays_sends_do_not_slow_todays(user, wire):
@@ -124,9 +130,9 @@ def test_a_late_row_is_settled_by_the_next_start(user, wire):
 
 def test_a_lock_holds_no_number_in_clear(user, wire):
     start(user)
-    key = StartLock.objects.get().key
-    assert NUMBER[1:] not in key
-    assert len(key) == 64
+    keys = [lock.key for lock in StartLock.objects.all()]
+    assert [len(key) for key in keys] == [64, 64]
+    assert NUMBER[1:] not in "".join(keys)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -209,7 +215,7 @@ def test_a_dead_broker_costs_the_user_nothing(user, wire, broker, url, caplog):
     row = start(user)
     assert time.monotonic() - started < 1
     assert row.status == "queued"
-    assert [record.name for record in caplog.records] == ["django_idenfy_phone.tasks"]
+    assert warnings(caplog) == [("django_idenfy_phone.tasks", "WARNING")]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -267,12 +273,12 @@ def test_a_task_sends(user, wire):
 def test_a_message_without_an_id_ends_quietly(wire, arguments, caplog):
     tasks.send_code(*arguments)
     assert wire.requests == []
-    assert len(caplog.records) <= 1
+    assert len(warnings(caplog)) <= 1
 
 
 def test_a_message_of_another_release_ends_quietly(user, wire, caplog):
     tasks.send_code(verification_id="x", attempt=2)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert warnings(caplog) == [("django_idenfy_phone.tasks", "WARNING")]
 
 
 def test_the_sweep_returns_the_oldest_due_rows_first(make, wire):

@@ -10,13 +10,16 @@ from .. import exceptions as domain
 STATUS: dict[type[domain.VerificationError], int] = {
     domain.NumberNotSupported: 400,
     domain.InvalidCode: 400,
+    domain.InvalidIdempotencyKey: 400,
     domain.VerificationNotFound: 404,
     domain.NotSentYet: 409,
     domain.CheckInProgress: 409,
     domain.VerificationExpired: 410,
     domain.VerificationLocked: 410,
     domain.VerificationFailed: 410,
+    domain.IdempotencyKeyReused: 422,
     domain.CooldownActive: 429,
+    domain.LimitReached: 429,
     domain.ProviderUnavailable: 503,
     domain.CheckUnknown: 503,
 }
@@ -39,5 +42,6 @@ def add_code(response: Response) -> None:
         return
     if isinstance(data["detail"], ErrorDetail):
         data["code"] = data["detail"].code
-        if "Retry-After" in response.headers:
+        # A host's handler may have written a date.
+        if response.headers.get("Retry-After", "").isdecimal():
             data["retry_after"] = int(response.headers["Retry-After"])

@@ -4,8 +4,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from .. import phone
-from ..exceptions import InvalidCode, NumberNotSupported
+from .. import phone, services
+from ..exceptions import InvalidCode, NotVerified, NumberNotSupported
 
 
 class PhoneNumberField(serializers.Field[str, str, str, Any]):
@@ -35,6 +35,29 @@ class CodeField(serializers.Field[str, str, str, Any]):
 
     def to_representation(self, value: str) -> str:
         return value
+
+
+class VerifiedPhoneField(serializers.UUIDField):
+    """Takes the id of a verification and cleans to the ``PhoneVerification``.
+
+    The caller is ``request.user`` of the serializer's context. It only checks: spend
+    the proof with ``services.redeem_verification`` beside the save of the user.
+    """
+
+    default_error_messages = {NotVerified.code: NotVerified.message}
+
+    def __init__(self, *, purpose: str = "", **kwargs: Any) -> None:
+        super().__init__(write_only=True, **kwargs)
+        self.purpose = purpose
+
+    def to_internal_value(self, data: Any) -> Any:
+        pk = super().to_internal_value(data)
+        request = self.context.get("request")
+        user = request.user if request else None
+        try:
+            return services.get_proof(pk, user=user, purpose=self.purpose)
+        except NotVerified as error:
+            self.fail(error.code)
 
 
 class UTCDateTimeField(serializers.DateTimeField):

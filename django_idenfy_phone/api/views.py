@@ -10,8 +10,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from .. import services
+from ..conf import conf
 from ..exceptions import VerificationError, VerificationNotFound
-from .errors import add_code, to_api_exception
+from .errors import STATUS, add_code, to_api_exception
+from .network import client_network
 from .parsers import StrictJSONParser
 from .permissions import MayVerify
 from .serializers import ConfirmSerializer, StartSerializer, VerificationSerializer
@@ -32,7 +34,8 @@ class VerificationView(APIView):
         return view
 
     def handle_exception(self, exc: Exception) -> Response:
-        if isinstance(exc, VerificationError):
+        # Not InsideTransaction: that one is for the developer, with its text.
+        if isinstance(exc, VerificationError) and type(exc) in STATUS:
             exc = to_api_exception(exc)
         response = super().handle_exception(exc)
         add_code(response)
@@ -47,20 +50,31 @@ class VerificationView(APIView):
 
 
 class StartView(VerificationView):
-    """POST {"phone_number"}: 202 and the verification, to be polled until sent."""
+    """POST {"phone_number"}: 202 and the verification, to be polled until sent.
+
+    With an Idempotency-Key that was used within a day: 200 and that verification.
+    """
 
     purpose = ""
 
     def post(self, request: Request) -> Response:
         serializer = StartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        row = services.start_verification(
-            serializer.validated_data["phone_number"],
-            user=request.user,
-            purpose=self.purpose,
-        )
+        number = serializer.validated_data["phone_number"]
+        start: dict[str, Any] = {
+            "user": request.user,
+            "purpose": self.purpose,
+            "idempotency_key": request.headers.get("Idempotency-Key"),
+        }
+        row, is_new = services.find_repeated_start(number, **start), False
+        if row is None:
+            if conf.START_GUARD:
+                conf.START_GUARD(request, number)
+            network = client_network(request)
+            row, is_new = services.start_or_repeat(number, network=network, **start)
         data = VerificationSerializer(row).data
-        return Response(data, status=202, headers=_location(row.pk))
+        status = 202 if is_new else 200
+        return Response(data, status=status, headers=_location(row.pk))
 
 
 class StatusView(VerificationView):

@@ -24,6 +24,7 @@ class Migration(migrations.Migration):
                     models.CharField(max_length=64, primary_key=True, serialize=False),
                 ),
                 ("locked_at", models.DateTimeField()),
+                ("cleared_at", models.DateTimeField(null=True)),
             ],
             options={
                 "verbose_name": "start lock",
@@ -56,9 +57,19 @@ class Migration(migrations.Migration):
                 ),
                 ("region", models.CharField(max_length=3, verbose_name="region")),
                 (
+                    "number_block",
+                    models.CharField(max_length=12, verbose_name="number block"),
+                ),
+                (
                     "purpose",
                     models.SlugField(
                         blank=True, db_index=False, default="", verbose_name="purpose"
+                    ),
+                ),
+                (
+                    "network",
+                    models.CharField(
+                        blank=True, default="", max_length=43, verbose_name="network"
                     ),
                 ),
                 (
@@ -185,6 +196,16 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "redeemed_at",
+                    models.DateTimeField(null=True, verbose_name="redeemed at"),
+                ),
+                (
+                    "idempotency_key",
+                    models.CharField(
+                        editable=False, max_length=64, null=True, unique=True
+                    ),
+                ),
+                (
                     "user",
                     models.ForeignKey(
                         blank=True,
@@ -204,6 +225,16 @@ class Migration(migrations.Migration):
                         fields=["phone_number", "created_at"],
                         name="idenfy_phone_number",
                     ),
+                    models.Index(
+                        fields=["user", "created_at"], name="idenfy_phone_user"
+                    ),
+                    models.Index(
+                        fields=["network", "created_at"], name="idenfy_phone_network"
+                    ),
+                    models.Index(
+                        fields=["number_block", "created_at"], name="idenfy_phone_block"
+                    ),
+                    models.Index(fields=["created_at"], name="idenfy_phone_site"),
                     models.Index(
                         fields=["status", "next_send_at"], name="idenfy_phone_open"
                     ),

@@ -1,0 +1,53 @@
+"""Whether a transaction is open, and trying again what a database aborted."""
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import OperationalError, transaction
+
+T = TypeVar("T")
+
+TRIES = 6
+# PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
+ABORTED_STATES = {"40001", "40P01", "55P03"}
+# MariaDB and MySQL: lock wait timeout, deadlock.
+ABORTED_NUMBERS = {1205, 1213}
+
+
+def is_open(using: str) -> bool:
+    """Whether a caller's transaction is open.
+
+    As with ``atomic(durable=True)``, the block that TestCase wraps around a test is
+    none.
+    """
+    blocks = transaction.get_connection(using).atomic_blocks
+    return bool(blocks) and not blocks[-1]._from_testcase
+
+
+def retried(work: Callable[[], T], using: str) -> T:
+    """Run ``work``, which commits by itself; again when the database aborted it.
+
+    Only after a definite abort: a lost connection may hide a commit. Inside a caller's
+    transaction there is nothing to try again with: the whole of it was aborted.
+    """
+    for attempt in range(TRIES):
+        try:
+            return work()
+        except OperationalError as error:
+            is_last = attempt == TRIES - 1
+            if is_last or is_open(using) or not is_definite_abort(error):
+                raise
+            time.sleep(random.uniform(0, 0.02 * 2**attempt))
+    raise AssertionError("unreachable")
+
+
+def is_definite_abort(error: OperationalError) -> bool:
+    cause = error.__cause__
+    return (
+        getattr(cause, "sqlstate", None) in ABORTED_STATES
+        or (bool(error.args) and error.args[0] in ABORTED_NUMBERS)
+        or str(error).startswith("database is locked")
+        or str(error).startswith("database table is locked")
+    )
