@@ -29,6 +29,7 @@ from .conf import conf
 from .exceptions import (
     AccountRefused,
     IdenfyError,
+    KeyRefused,
     NeverSent,
     NumberRefused,
     OutcomeUnknown,
@@ -51,7 +52,7 @@ HEADERS = {
 }
 
 VALUE_IDENTIFIERS = {"BAD_VALUE", "MISSING_VALUE", "VALIDATION_ERROR"}
-ACCOUNT_IDENTIFIERS = {"UNAUTHORIZED", "PERMISSIONS_ERROR", "PARTNER_CONTRACT_ERROR"}
+ACCOUNT_IDENTIFIERS = {"PERMISSIONS_ERROR", "PARTNER_CONTRACT_ERROR"}
 
 # requests raises one ConnectionError for "refused" and for "hung up after reading".
 # Only what it wraps proves that nothing was written.
@@ -128,7 +129,9 @@ def _send_error(answer: Answer) -> IdenfyError:
     error: type[IdenfyError] = OutcomeUnknown
     if identifier == "TOO_MANY_REQUESTS":
         return _rate_limited(answer)
-    if identifier in ACCOUNT_IDENTIFIERS:
+    if identifier == "UNAUTHORIZED":
+        error = KeyRefused
+    elif identifier in ACCOUNT_IDENTIFIERS:
         error = AccountRefused
     elif identifier in VALUE_IDENTIFIERS:
         error = NumberRefused if 400 <= status < 500 else OutcomeUnknown
@@ -136,7 +139,9 @@ def _send_error(answer: Answer) -> IdenfyError:
         error = OutcomeUnknown
     elif status == 429:
         return _rate_limited(answer)
-    elif status in (401, 403, 404, 405):
+    elif status == 401:
+        error = KeyRefused
+    elif status in (403, 404, 405):
         error = AccountRefused
     return error(answer.reason, identifier=identifier)
 
@@ -174,7 +179,7 @@ def _retry_after(text: str) -> float | None:
 @sensitive_variables()
 def _post(session: requests.Session, path: str, payload: dict[str, str]) -> Answer:
     if not (conf.API_KEY and conf.API_SECRET):
-        raise AccountRefused("API key or secret not set")
+        raise KeyRefused("API key or secret not set")
     seconds = conf.TIMEOUT
     try:
         with (

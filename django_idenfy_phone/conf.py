@@ -32,6 +32,10 @@ class Limit(NamedTuple):
     sends: int
     window: timedelta
 
+    @property
+    def interval(self) -> timedelta:
+        return self.window / self.sends
+
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 DEFAULT_SEND_LIMITS = {
@@ -41,6 +45,9 @@ DEFAULT_SEND_LIMITS = {
     "block": ("20/h",),
     "site": ("1000/h",),
 }
+# 3,600 sends an hour leave 6,400 of the account's 10,000 requests an hour
+# (IDENFY.md, TOO_MANY_REQUESTS) to checks.
+DEFAULT_SEND_RATE: str | None = "1/s"
 
 
 @cache
@@ -104,6 +111,12 @@ class Settings:
         """
         texts = {**DEFAULT_SEND_LIMITS, **_get("SEND_LIMITS", {})}
         return {kind: tuple(map(parse_limit, texts[kind])) for kind in texts}
+
+    @property
+    def SEND_RATE(self) -> Limit | None:
+        """How fast all workers together send; None is without a pace."""
+        text = _get("SEND_RATE", DEFAULT_SEND_RATE)
+        return parse_limit(text) if text is not None else None
 
     @property
     def REDEEM_WITHIN(self) -> timedelta:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 from django.db import DatabaseError, IntegrityError, InterfaceError, connections
 from django.utils import timezone
@@ -15,21 +16,28 @@ from .client import IdenfyClient
 from .exceptions import (
     AccountRefused,
     IdenfyError,
+    KeyRefused,
     NeverSent,
     NumberRefused,
     OutcomeUnknown,
     RateLimited,
 )
-from .models import MAX_SEND_ATTEMPTS, SEND_LEASE, Failure, PhoneVerification
+from .models import (
+    MAX_SEND_ATTEMPTS,
+    SEND_LEASE,
+    Failure,
+    PhoneVerification,
+    ProviderGate,
+    Status,
+)
 
 logger = logging.getLogger(__name__)
 
 JITTER_BASE = 2.0
 JITTER_CAP = 30.0
 COMPLETION_PATIENCE = 10.0
-ALARM_PAUSE = 60.0
 
-_last_alarm: float | None = None
+T = TypeVar("T")
 
 
 def deliver(pk: uuid.UUID) -> float | None:
@@ -41,7 +49,16 @@ def deliver(pk: uuid.UUID) -> float | None:
     row = rows.claim(pk)
     if row is None:
         announce.failed(rows.filter(pk=pk).settle())
-        return None
+    elif row.status == Status.FAILED:
+        announce.failed([pk])
+    elif row.status == Status.QUEUED:
+        return max(0.0, (row.next_send_at - timezone.now()).total_seconds())
+    else:
+        return _send(row)
+    return None
+
+
+def _send(row: PhoneVerification) -> float | None:
     try:
         if row.claimed_at is None or timezone.now() > row.claimed_at + SEND_LEASE / 2:
             raise OutcomeUnknown("the worker was frozen before it connected")
@@ -63,12 +80,18 @@ def _send_again(row: PhoneVerification, error: NeverSent | RateLimited) -> float
     """T3, or T4 when that would be too late."""
     delay = _delay(row, error)
     next_send_at = timezone.now() + timedelta(seconds=delay)
-    if row.send_attempts >= MAX_SEND_ATTEMPTS or next_send_at >= row.send_by:
+    is_last = row.send_attempts >= MAX_SEND_ATTEMPTS or next_send_at >= row.send_by
+    if is_last:
         _end(row, error)
-        return None
-    logger.warning("Verification %s: %s, trying again.", row.pk, error)
-    rows = PhoneVerification.objects.primary()
-    return delay if _complete(lambda: rows.requeue(row, next_send_at)) else None
+    else:
+        logger.warning("Verification %s: %s, trying again.", row.pk, error)
+        rows = PhoneVerification.objects.primary()
+        is_last = not _complete(lambda: rows.requeue(row, next_send_at))
+    if isinstance(error, RateLimited):
+        _complete(
+            lambda: ProviderGate.change(lambda gate: gate.pause_sends(next_send_at))
+        )
+    return None if is_last else delay
 
 
 def _delay(row: PhoneVerification, error: NeverSent | RateLimited) -> float:
@@ -81,22 +104,22 @@ def _delay(row: PhoneVerification, error: NeverSent | RateLimited) -> float:
 def _end(row: PhoneVerification, error: IdenfyError) -> None:
     """T4 or T5."""
     failure = _failure(error)
-    is_alarm = failure == Failure.ACCOUNT and _alarm_is_due()
-    level = logging.CRITICAL if is_alarm else logging.WARNING
-    logger.log(level, "Verification %s: %s (%s).", row.pk, failure.value, error)
+    logger.warning("Verification %s: %s (%s).", row.pk, failure.value, error)
     rows = PhoneVerification.objects.primary()
     if _complete(lambda: rows.fail(row, failure, error.identifier)):
         announce.failed([row.pk])
+    if isinstance(error, AccountRefused):
+        _note_account_fault(error)
 
 
-def _alarm_is_due() -> bool:
-    """Once a minute and process: the account is broken for every row alike."""
-    global _last_alarm
-    now = time.monotonic()
-    if _last_alarm is not None and now - _last_alarm < ALARM_PAUSE:
-        return False
-    _last_alarm = now
-    return True
+def _note_account_fault(error: AccountRefused) -> None:
+    now, is_certain = timezone.now(), isinstance(error, KeyRefused)
+    if _complete(
+        lambda: ProviderGate.change(
+            lambda gate: gate.note_account_fault(now, is_certain=is_certain)
+        )
+    ):
+        logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
 
 
 def _failure(error: IdenfyError) -> Failure:
@@ -118,16 +141,17 @@ def _complete_sent(row: PhoneVerification, request_id: str) -> None:
     rows = PhoneVerification.objects.primary()
     try:
         _complete(lambda: rows.mark_sent(row, request_id))
+        _complete(ProviderGate.note_success)
     except IntegrityError:
         logger.critical("iDenfy gave verification %s a request_id twice.", row.pk)
         _end(row, OutcomeUnknown("request_id seen before"))
 
 
-def _complete(write: Callable[[], bool]) -> bool:
+def _complete(write: Callable[[], T]) -> T:
     """Write down what a paid call did, over a lost database connection too.
 
-    Each write is a conditional UPDATE of this very attempt, so that writing it twice
-    does no harm.
+    Writing it twice does no harm: a row's write is a conditional UPDATE of this very
+    attempt.
     """
     give_up_at = time.monotonic() + COMPLETION_PATIENCE
     while True:

@@ -36,6 +36,10 @@ class AccountRefused(IdenfyError):
     """The operator must act: key, secret, contract or credits."""
 
 
+class KeyRefused(AccountRefused):
+    """The key or the secret is wrong: no request can succeed."""
+
+
 class NumberRefused(IdenfyError):
     """iDenfy takes no such number: another number is needed."""
 

@@ -1,10 +1,11 @@
 """The row is the queue, the limit and the proof; each transition is one UPDATE."""
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from django.conf import settings
 from django.db import models, router, transaction
@@ -16,10 +17,16 @@ from .conf import conf
 from .phone import E164Field, mask
 from .transactions import retried
 
+T = TypeVar("T")
+
 SEND_LEASE = timedelta(seconds=45)
 CHECK_LEASE = timedelta(seconds=20)
 MAX_SEND_ATTEMPTS = 5
 MINUTES_A_DAY = 24 * 60
+SEND_BURST = 20
+MAX_ACCOUNT_FAULTS = 3
+ACCOUNT_PAUSE = timedelta(seconds=60)
+ALARM_PAUSE = timedelta(seconds=60)
 
 
 class Status(models.TextChoices):
@@ -37,6 +44,9 @@ class Status(models.TextChoices):
     # Sent, and nobody proved it in time.
     LOCKED = "locked", _("locked")
     # Sent, and all its checks are used up.
+
+
+OPEN = (Status.QUEUED, Status.SENDING, Status.SENT)
 
 
 class Failure(models.TextChoices):
@@ -104,21 +114,30 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         return retried(move, self.db)
 
     def claim(self, pk: uuid.UUID) -> "PhoneVerification | None":
-        """T1: take a queued row for sending, for SEND_LEASE."""
-        now = timezone.now()
-        due = self.filter(
-            status=Status.QUEUED,
-            next_send_at__lte=now,
-            send_by__gt=now,
-            send_attempts__lt=MAX_SEND_ATTEMPTS,
-        )
-        return due._move_and_read(
-            pk,
-            status=Status.SENDING,
-            send_attempts=F("send_attempts") + 1,
-            claimed_at=now,
-            lease_until=now + SEND_LEASE,
-        )
+        """T1, T1b or T6: take a due row for sending, or the gate's next slot for it.
+
+        Returns the row as it was left: sending for SEND_LEASE, queued until its slot,
+        or failed where that comes too late. None where there was nothing to do.
+        """
+
+        def claim() -> "PhoneVerification | None":
+            with transaction.atomic(using=self.db, durable=True):
+                gate = ProviderGate.hold(self.db)
+                now = timezone.now()
+                due = self.filter(
+                    pk=pk,
+                    status=Status.QUEUED,
+                    next_send_at__lte=now,
+                    send_by__gt=now,
+                    send_attempts__lt=MAX_SEND_ATTEMPTS,
+                )
+                row = due.first()
+                if row is None or not due.update(**gate.admit(row, now)):
+                    return None
+                gate.save(using=self.db)
+                return self.model.objects.using(self.db).get(pk=pk)
+
+        return retried(claim, self.db)
 
     def _attempt(self, row: "PhoneVerification") -> Self:
         # send_attempts only grows, so it tells whether the attempt is still mine.
@@ -151,6 +170,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             ._move(
                 status=Status.QUEUED,
                 next_send_at=next_send_at,
+                slot_held=False,
                 claimed_at=None,
                 lease_until=None,
             )
@@ -188,7 +208,10 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
                 {"status": Status.EXPIRED},
             ),
         ]
-        late = self.filter(reduce(or_, (where for where, _ in endings)))
+        # Named apart, so that the index of open rows serves.
+        late = self.filter(status__in=OPEN).filter(
+            reduce(or_, (where for where, _ in endings))
+        )
         failed = []
         for pk in list(late.values_list("pk", flat=True)):
             for where, changes in endings:
@@ -327,6 +350,8 @@ class PhoneVerification(models.Model):
     created_at = models.DateTimeField(_("created at"), default=timezone.now)
     send_by = models.DateTimeField(_("send by"))
     next_send_at = models.DateTimeField(_("next send at"), default=timezone.now)
+    # The gate gave it next_send_at as its own slot.
+    slot_held = models.BooleanField(_("slot held"), default=False)
     claimed_at = models.DateTimeField(_("claimed at"), null=True)
     lease_until = models.DateTimeField(_("leased until"), null=True)
     send_attempts = models.PositiveSmallIntegerField(_("send attempts"), default=0)
@@ -372,11 +397,17 @@ class PhoneVerification(models.Model):
                 fields=["number_block", "created_at"], name="idenfy_phone_block"
             ),
             models.Index(fields=["created_at"], name="idenfy_phone_site"),
-            # The sweep looks for open rows.
-            models.Index(fields=["status", "next_send_at"], name="idenfy_phone_open"),
-            # ... and for verified rows that nobody was told of.
+            # The sweep looks for open rows, and for those that nobody was told of.
+            # MariaDB knows no conditions and makes plain ones.
             models.Index(
-                fields=["announced_at", "announce_at"], name="idenfy_phone_unannounced"
+                fields=["status", "next_send_at"],
+                condition=Q(status__in=OPEN),
+                name="idenfy_phone_open",
+            ),
+            models.Index(
+                fields=["announced_at", "announce_at"],
+                condition=Q(status=Status.VERIFIED, announced_at=None),
+                name="idenfy_phone_unannounced",
             ),
         ]
 
@@ -441,3 +472,135 @@ class StartLock(models.Model):
 
     def __str__(self) -> str:
         return self.key[:8]
+
+
+class ProviderGate(models.Model):
+    """How fast all workers together may ask iDenfy. One row, made on demand.
+
+    Sends are paced by GCRA: ``next_slot_at`` is the theoretical arrival time.
+    """
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    held_at = models.DateTimeField(null=True)
+    next_slot_at = models.DateTimeField(null=True)
+    sends_paused_until = models.DateTimeField(null=True)
+    account_paused_until = models.DateTimeField(null=True)
+    checks_paused_until = models.DateTimeField(null=True)
+    account_faults = models.PositiveIntegerField(default=0)
+    alarmed_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("provider gate")
+        verbose_name_plural = _("provider gates")
+
+    def __str__(self) -> str:
+        return str(_("provider gate"))
+
+    @classmethod
+    def hold(cls, using: str) -> "ProviderGate":
+        """The gate, locked until the transaction ends, on SQLite too."""
+        gates = cls.objects.using(using).filter(pk=1)
+        now = timezone.now()
+        if not gates.update(held_at=now):
+            fresh = [ProviderGate(pk=1)]
+            ProviderGate.objects.using(using).bulk_create(fresh, ignore_conflicts=True)
+            gates.update(held_at=now)
+        return gates.get()
+
+    @classmethod
+    def look(cls) -> "ProviderGate":
+        """The gate as it is now, not locked."""
+        rows = cls.objects.using(PhoneVerification.objects.primary().db)
+        return rows.filter(pk=1).first() or cls()
+
+    def admit(self, row: PhoneVerification, now: datetime) -> dict[str, Any]:
+        """What becomes of a due row: T1, T1b or T6. Takes a slot unless it is T6."""
+        paused = self.resumes_at(now) > now
+        if row.slot_held and not paused:
+            return _sending(now)
+        slot = self.next_slot(now)
+        if slot >= row.send_by:
+            return {"status": Status.FAILED, "failure": Failure.TOO_LATE}
+        self._take_slot(now)
+        if slot <= now:
+            return _sending(now)
+        return {"next_send_at": slot, "slot_held": True}
+
+    def resumes_at(self, now: datetime) -> datetime:
+        pauses = (self.sends_paused_until, self.account_paused_until)
+        return max([now, *filter(None, pauses)])
+
+    def next_slot(self, now: datetime) -> datetime:
+        """When the next send may leave."""
+        earliest = self.resumes_at(now)
+        rate = conf.SEND_RATE
+        if rate is None or self.next_slot_at is None:
+            return earliest
+        return max(earliest, self.next_slot_at - rate.interval * (SEND_BURST - 1))
+
+    def _take_slot(self, now: datetime) -> None:
+        if rate := conf.SEND_RATE:
+            arrival = max(self.resumes_at(now), self.next_slot_at or now)
+            self.next_slot_at = arrival + rate.interval
+
+    def unavailable_for(self, now: datetime) -> float | None:
+        """Seconds until a start makes sense: its row could not be sent in time."""
+        if self.account_paused_until and self.account_paused_until > now:
+            return (self.account_paused_until - now).total_seconds()
+        wait = self.next_slot(now) - (now + conf.SEND_DEADLINE)
+        # A slot at the very deadline is too late.
+        return wait.total_seconds() + 0.001 if wait >= timedelta(0) else None
+
+    @classmethod
+    def change(cls, change: Callable[["ProviderGate"], T]) -> T:
+        """Change the gate under its lock, in a transaction of its own."""
+        using = PhoneVerification.objects.primary().db
+
+        def work() -> T:
+            with transaction.atomic(using=using, durable=True):
+                gate = cls.hold(using)
+                result = change(gate)
+                gate.save(using=using)
+                return result
+
+        return retried(work, using)
+
+    def pause_sends(self, until: datetime) -> None:
+        """No sends until then, and no burst after it."""
+        self.sends_paused_until = max(until, self.sends_paused_until or until)
+        if rate := conf.SEND_RATE:
+            arrival = self.sends_paused_until + rate.interval * (SEND_BURST - 1)
+            self.next_slot_at = max(arrival, self.next_slot_at or arrival)
+
+    def pause_checks(self, until: datetime) -> None:
+        self.checks_paused_until = max(until, self.checks_paused_until or until)
+
+    def note_account_fault(self, now: datetime, *, is_certain: bool) -> bool:
+        """Whether to alarm: once a minute.
+
+        A pause at once where the key is refused; else after three in a row, since one
+        may concern one destination only.
+        """
+        self.account_faults += 1
+        if is_certain or self.account_faults >= MAX_ACCOUNT_FAULTS:
+            self.account_paused_until = now + ACCOUNT_PAUSE
+        if self.alarmed_at and now - self.alarmed_at < ALARM_PAUSE:
+            return False
+        self.alarmed_at = now
+        return True
+
+    @classmethod
+    def note_success(cls) -> None:
+        """Account faults in a row start anew."""
+        gates = cls.objects.using(PhoneVerification.objects.primary().db)
+        gates.filter(pk=1, account_faults__gt=0).update(account_faults=0)
+
+
+def _sending(now: datetime) -> dict[str, Any]:
+    return {
+        "status": Status.SENDING,
+        "send_attempts": F("send_attempts") + 1,
+        "claimed_at": now,
+        "lease_until": now + SEND_LEASE,
+        "slot_held": False,
+    }

@@ -35,9 +35,10 @@ from .exceptions import (
     VerificationLocked,
     VerificationNotFound,
 )
-from .models import PhoneVerification, Status
+from .models import PhoneVerification, ProviderGate, Status
 
 A_MOMENT = 2.0
+CHECK_PAUSE = 5.0
 IDEMPOTENCY_WINDOW = timedelta(days=1)
 
 
@@ -114,6 +115,7 @@ def _store(row: PhoneVerification) -> tuple[PhoneVerification, bool]:
         limits.lock(claim)
         if repeated := _repeated(row.idempotency_key, claim.phone_number):
             return repeated, False
+        _refuse_what_comes_too_late()
         limits.judge(claim)
         now = timezone.now()
         row.created_at = row.next_send_at = now
@@ -126,6 +128,12 @@ def _store(row: PhoneVerification) -> tuple[PhoneVerification, bool]:
         row.save(using=rows.db, force_insert=True)
         transaction.on_commit(partial(tasks.hint, row.pk), using=rows.db)
     return row, True
+
+
+def _refuse_what_comes_too_late() -> None:
+    wait = ProviderGate.look().unavailable_for(timezone.now())
+    if wait is not None:
+        raise ProviderUnavailable(retry_after=wait)
 
 
 def find_repeated_start(
@@ -186,12 +194,13 @@ def confirm_verification(
     rows = PhoneVerification.objects.primary()
     if transactions.is_open(rows.db):
         raise InsideTransaction
-    taken = rows.take_check(verification_id, _user_id(user))
+    pause = _pause_of_checks()
+    taken = None if pause else rows.take_check(verification_id, _user_id(user))
     if taken is None:
         row = get_verification(verification_id, user=user)
         if row.is_verified:
             return row
-        raise _why_no_check(row)
+        raise _why_no_check(row, pause)
     if _judge(taken, code):
         rows.mark_verified(taken)
         announce.verified(taken.pk)
@@ -200,20 +209,31 @@ def confirm_verification(
     return get_verification(verification_id, user=user)
 
 
+def _pause_of_checks() -> float:
+    """Seconds until iDenfy may be asked again; 0 where it may be now."""
+    until, now = ProviderGate.look().checks_paused_until, timezone.now()
+    return max(0.0, (until - now).total_seconds()) if until else 0.0
+
+
 @sensitive_variables("code")
 def _judge(row: PhoneVerification, code: str) -> bool:
     assert row.request_id is not None
     try:
         return IdenfyClient().verify_sms(row.request_id, code)
-    except (NeverSent, RateLimited, AccountRefused) as error:
+    except RateLimited as error:
         PhoneVerification.objects.primary().refund_check(row)
-        retry_after = getattr(error, "retry_after", None)
-        raise ProviderUnavailable(retry_after=retry_after) from error
+        wait = error.retry_after or CHECK_PAUSE
+        until = timezone.now() + timedelta(seconds=wait)
+        ProviderGate.change(lambda gate: gate.pause_checks(until))
+        raise ProviderUnavailable(retry_after=wait) from error
+    except (NeverSent, AccountRefused) as error:
+        PhoneVerification.objects.primary().refund_check(row)
+        raise ProviderUnavailable(retry_after=A_MOMENT) from error
     except IdenfyError as error:
         raise CheckUnknown from error
 
 
-def _why_no_check(row: PhoneVerification) -> VerificationError:
+def _why_no_check(row: PhoneVerification, pause: float) -> VerificationError:
     match row.status:
         case Status.QUEUED | Status.SENDING:
             return NotSentYet(retry_after=A_MOMENT)
@@ -223,6 +243,8 @@ def _why_no_check(row: PhoneVerification) -> VerificationError:
             return VerificationLocked()
         case Status.FAILED:
             return VerificationFailed()
+    if pause:
+        return ProviderUnavailable(retry_after=pause)
     return CheckInProgress(retry_after=A_MOMENT)
 
 

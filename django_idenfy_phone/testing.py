@@ -4,14 +4,15 @@ Put ``pytest_plugins = ["django_idenfy_phone.testing"]`` into your ``conftest.py
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import pytest
-from django.db.models import DateTimeField
+from django.db.models import DateTimeField, QuerySet
 from pytest_django import Settings
 
 from . import delivery
-from .models import PhoneVerification, Status
+from .models import PhoneVerification, ProviderGate, Status
 from .sandbox.server import SandboxServer
 
 
@@ -39,12 +40,18 @@ def idenfy_sandbox(settings: Settings) -> Iterator[Sandbox]:
 
 
 def age(verification: PhoneVerification, by: timedelta) -> None:
-    """Make a verification older, as if that much time had passed."""
-    moved: dict[str, datetime] = {}
+    """Make a verification older, as if that much time had passed.
+
+    The gate that paces and pauses all sends ages with it.
+    """
     verification.refresh_from_db()
-    for field in PhoneVerification._meta.concrete_fields:
-        moment = getattr(verification, field.attname)
-        if isinstance(field, DateTimeField) and moment is not None:
-            moved[field.attname] = moment - by
-    PhoneVerification.objects.primary().filter(pk=verification.pk).update(**moved)
+    gate = ProviderGate.look()
+    for row in (verification, gate):
+        moments = {
+            field.attname: getattr(row, field.attname) - by
+            for field in row._meta.concrete_fields
+            if isinstance(field, DateTimeField) and getattr(row, field.attname)
+        }
+        rows: QuerySet[Any] = type(row)._default_manager.using(verification._state.db)
+        rows.filter(pk=row.pk).update(**moments)
     verification.refresh_from_db()

@@ -9,7 +9,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 from wire import Wire
 
-from django_idenfy_phone import delivery, tasks
+from django_idenfy_phone import tasks
 from django_idenfy_phone.models import PhoneVerification
 
 pytest_plugins = ["django_idenfy_phone.testing", "pytester"]
@@ -60,7 +60,6 @@ def wire(settings):
 def _fresh_process_state():
     """What a process remembers between requests."""
     tasks._paused_until = 0.0
-    delivery._last_alarm = None
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from django.db import connection
 from django.utils import timezone
 
 from django_idenfy_phone import delivery
-from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from django_idenfy_phone.signals import send_failed
 from django_idenfy_phone.testing import age
 
@@ -202,11 +202,14 @@ def test_a_request_id_of_another_row_proves_nothing(make, wire, caplog):
     assert levels(caplog) == ["CRITICAL", "WARNING"]
 
 
-def test_a_broken_account_alarms_once_a_minute(make, wire, caplog):
+def test_a_refused_key_alarms_once_a_minute(make, wire, caplog):
     wire.will(w.answer(401))
-    for _ in range(3):
-        delivery.deliver(make("queued").pk)
-    assert levels(caplog) == ["CRITICAL", "WARNING", "WARNING"]
+    for wait in (0, 30, 31):
+        row = make("queued")
+        age(row, timedelta(seconds=wait))
+        ProviderGate.objects.update(account_paused_until=None)
+        delivery.deliver(row.pk)
+    assert levels(caplog) == ["WARNING", "CRITICAL", "WARNING", "WARNING", "CRITICAL"]
 
 
 def test_a_duplicate_key_in_the_answer_proves_nothing(make, wire):

@@ -17,6 +17,28 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name="ProviderGate",
+            fields=[
+                (
+                    "id",
+                    models.PositiveSmallIntegerField(
+                        default=1, primary_key=True, serialize=False
+                    ),
+                ),
+                ("held_at", models.DateTimeField(null=True)),
+                ("next_slot_at", models.DateTimeField(null=True)),
+                ("sends_paused_until", models.DateTimeField(null=True)),
+                ("account_paused_until", models.DateTimeField(null=True)),
+                ("checks_paused_until", models.DateTimeField(null=True)),
+                ("account_faults", models.PositiveIntegerField(default=0)),
+                ("alarmed_at", models.DateTimeField(null=True)),
+            ],
+            options={
+                "verbose_name": "provider gate",
+                "verbose_name_plural": "provider gates",
+            },
+        ),
+        migrations.CreateModel(
             name="StartLock",
             fields=[
                 (
@@ -139,6 +161,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "slot_held",
+                    models.BooleanField(default=False, verbose_name="slot held"),
+                ),
+                (
                     "claimed_at",
                     models.DateTimeField(null=True, verbose_name="claimed at"),
                 ),
@@ -236,9 +262,16 @@ class Migration(migrations.Migration):
                     ),
                     models.Index(fields=["created_at"], name="idenfy_phone_site"),
                     models.Index(
-                        fields=["status", "next_send_at"], name="idenfy_phone_open"
+                        condition=models.Q(
+                            ("status__in", ("queued", "sending", "sent"))
+                        ),
+                        fields=["status", "next_send_at"],
+                        name="idenfy_phone_open",
                     ),
                     models.Index(
+                        condition=models.Q(
+                            ("announced_at", None), ("status", "verified")
+                        ),
                         fields=["announced_at", "announce_at"],
                         name="idenfy_phone_unannounced",
                     ),
