@@ -1,9 +1,15 @@
 """A read-only log: what happened to which attempt."""
 
-from django.contrib import admin
-from django.http import HttpRequest
-from django.utils.translation import gettext_lazy as _
+from collections.abc import Iterator
+from typing import Any
 
+from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from . import statistics
 from .models import PhoneVerification
 
 
@@ -15,17 +21,50 @@ class PhoneVerificationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     ordering = ("-created_at",)
     fields = (
         ("id", "masked", "region"),
-        ("user", "is_anonymous", "purpose"),
+        ("user", "is_anonymous", "network", "purpose"),
         ("status", "is_verified", "failure", "provider_code"),
         ("created_at", "send_by", "next_send_at", "send_attempts"),
         ("claimed_at", "lease_until", "sent_at", "expires_at"),
         ("checks", "checks_wrong", "checks_refunded", "checking_until"),
         ("verified_at", "announced_at", "announce_at", "announce_attempts"),
+        ("redeemed_at",),
     )
 
-    @admin.display(description=_("phone number"))
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        for text in self._warnings():
+            self.message_user(request, text, messages.WARNING)
+        return super().changelist_view(request, extra_context)
+
+    def _warnings(self) -> Iterator[str]:
+        oldest_due = statistics.oldest_due()
+        if oldest_due is not None and oldest_due > statistics.LONG_QUEUED:
+            yield _(
+                "A code has been waiting to be sent for %(minutes)d min. Are the "
+                "worker and the sweep running?"
+            ) % {"minutes": oldest_due.total_seconds() // 60}
+        newest = PhoneVerification.objects.order_by("-created_at").first()
+        if newest is not None and not newest.network:
+            yield _(
+                "The newest start has no client network, so the limits by network do "
+                "not hold. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
+            )
+
+    @admin.display(description=gettext_lazy("phone number"))
     def masked(self, row: PhoneVerification) -> str:
         return row.masked_number
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """The page's own filters alone, or the admin answers with a redirect.
+
+        By any other, a number or a request_id could be guessed digit by digit, and
+        some values end in a database error.
+        """
+        is_own = lookup.removesuffix("__exact") in self.list_filter
+        if not is_own or "\0" in value:
+            raise IncorrectLookupParameters
+        return True
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -12,11 +12,12 @@ from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import router
 
-from .conf import PREFIX, Settings, conf
+from .conf import DEFAULT_SEND_LIMITS, PREFIX, Settings, conf, parse_limit
 from .models import PhoneVerification
 from .phone import NUMBER_TYPES
 
 APP = "django_idenfy_phone"
+DAY = timedelta(days=1)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -131,14 +132,17 @@ def _is_int(value: object) -> bool:
 
 @register
 def check_times_and_counts(**kwargs: Any) -> Iterator[CheckMessage]:
-    for number, name in ((8, "CODE_LIFETIME"), (11, "SEND_DEADLINE")):
+    for number, name in (
+        (8, "CODE_LIFETIME"),
+        (11, "SEND_DEADLINE"),
+        (15, "REDEEM_WITHIN"),
+    ):
         value = getattr(conf, name)
-        hour = timedelta(hours=1)
-        if not (isinstance(value, timedelta) and timedelta(0) < value <= hour):
+        if not (isinstance(value, timedelta) and timedelta(0) < value <= DAY):
             yield _error(
                 number,
                 name,
-                "must be a timedelta of up to an hour.",
+                "must be a timedelta of up to a day.",
                 "Such as timedelta(minutes=3).",
             )
     if not (_is_int(conf.MAX_CHECKS) and 1 <= conf.MAX_CHECKS <= 10):
@@ -171,7 +175,69 @@ def check_times_and_counts(**kwargs: Any) -> Iterator[CheckMessage]:
             "A worker holds a row for 45 seconds, and all of a send must fit.",
         )
     if not isinstance(conf.ALLOW_ANONYMOUS, bool):
-        yield _error(13, "ALLOW_ANONYMOUS", "must be True or False.", "")
+        yield _error(
+            13,
+            "ALLOW_ANONYMOUS",
+            "must be True or False.",
+            "With True, visitors without a login may start.",
+        )
+
+
+@register
+def check_limits(**kwargs: Any) -> Iterator[CheckMessage]:
+    limits = getattr(settings, PREFIX + "SEND_LIMITS", {})
+    if not (
+        isinstance(limits, dict)
+        and all(kind in DEFAULT_SEND_LIMITS for kind in limits)
+        and all(map(_are_limits, limits.values()))
+    ):
+        yield _error(
+            14,
+            "SEND_LIMITS",
+            "must map kinds to lists of limits.",
+            f'Such as {{"number": ("3/10m", "5/d")}}: a count above 0, and a window in '
+            f"s, m, h or d. The kinds are {', '.join(DEFAULT_SEND_LIMITS)}.",
+        )
+    elif conf.ALLOW_ANONYMOUS and not (conf.SEND_LIMITS["network"] or _guard()):
+        yield _warning(
+            7,
+            f"{PREFIX}ALLOW_ANONYMOUS is on, with no limit by network and no guard.",
+            f"Set {PREFIX}START_GUARD, such as a captcha, or a limit by network.",
+        )
+    rate = getattr(settings, PREFIX + "SEND_RATE", None)
+    if rate is not None and not _are_limits([rate]):
+        yield _error(
+            18,
+            "SEND_RATE",
+            "must be a count and a window, or None.",
+            'Such as "1/s".',
+        )
+    for number, name in ((16, "START_GUARD"), (17, "CLIENT_NETWORK")):
+        try:
+            function = getattr(conf, name)
+        # A path that begins with a dot raises the last two.
+        except (ImportError, TypeError, ValueError):
+            function = "not to be imported"
+        if function is not None and not callable(function):
+            yield _error(
+                number,
+                name,
+                "must be a function or the dotted path of one.",
+                'Such as "accounts.guards.captcha".',
+            )
+
+
+def _are_limits(texts: object) -> bool:
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        return False
+    try:
+        return all(parse_limit(text) for text in texts)
+    except (TypeError, ValueError):
+        return False
+
+
+def _guard() -> object:
+    return getattr(settings, PREFIX + "START_GUARD", None)
 
 
 @register

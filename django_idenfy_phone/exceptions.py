@@ -162,6 +162,13 @@ class CheckUnknown(VerificationError):
     message = _("We could not find out whether the code is right. Please try again.")
 
 
+class UnknownUser(VerificationError):
+    """The caller's user is not, or no longer, in the database."""
+
+    code = "unknown_user"
+    message = _("This user does not exist.")
+
+
 class NotVerified(VerificationError):
     """No fresh proof of this caller for this purpose."""
 

@@ -266,6 +266,10 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             checks_wrong=F("checks_wrong") + 1, checking_until=None
         )
 
+    def lose_check(self, row: "PhoneVerification") -> bool:
+        """The answer was lost: the check stays spent, and the next one may be made."""
+        return self._check(row)._move(checking_until=None)
+
     def refund_check(self, row: "PhoneVerification") -> bool:
         """T10: iDenfy provably did not judge this check."""
         return self._check(row)._move(

@@ -13,7 +13,8 @@ from .exceptions import NumberNotSupported
 
 # libphonenumber accepts NUL, zero-width spaces, other scripts' digits, letters,
 # "tel:" and extensions; a number has none of them.
-_WRITTEN = re.compile(r"\+?[0-9(][0-9 ().-]{1,30}", re.ASCII)
+# "00" means "+" in some countries only.
+_WRITTEN = re.compile(r"(?![ ().-]*0[ ().-]*0)\+?[0-9(][0-9 ().-]{1,30}", re.ASCII)
 
 NUMBER_TYPES = {
     PhoneNumberType.to_string(number_type).lower().replace("_", "-"): number_type
@@ -34,7 +35,7 @@ def parse(text: object) -> Number:
     A number without its country code needs PHONENUMBER_DEFAULT_REGION. Raises
     NumberNotSupported for whatever is not a number that we send codes to.
     """
-    if not isinstance(text, str) or not _WRITTEN.fullmatch(text) or text[:2] == "00":
+    if not isinstance(text, str) or not _WRITTEN.fullmatch(text):
         raise NumberNotSupported
     default_region = getattr(settings, "PHONENUMBER_DEFAULT_REGION", None)
     try:

@@ -6,7 +6,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import OperationalError, transaction
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, OperationalError, transaction
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
@@ -29,6 +31,7 @@ from .exceptions import (
     NotVerified,
     ProviderUnavailable,
     RateLimited,
+    UnknownUser,
     VerificationError,
     VerificationExpired,
     VerificationFailed,
@@ -99,6 +102,9 @@ def start_or_repeat(
     )
     try:
         return transactions.retried(partial(_store, row), rows.db)
+    except IntegrityError:
+        # A token may outlive its user. Not chained: the text holds values.
+        raise UnknownUser from None
     except OperationalError as error:
         if transactions.is_open(rows.db) or not transactions.is_definite_abort(error):
             raise
@@ -230,6 +236,7 @@ def _judge(row: PhoneVerification, code: str) -> bool:
         PhoneVerification.objects.primary().refund_check(row)
         raise ProviderUnavailable(retry_after=A_MOMENT) from error
     except IdenfyError as error:
+        PhoneVerification.objects.primary().lose_check(row)
         raise CheckUnknown from error
 
 
@@ -286,5 +293,13 @@ def clear_number(phone_number: str) -> None:
 
 
 def _user_id(user: Any) -> Any:
-    """By primary key, so that users who live only in a token work."""
-    return user.pk if user is not None and user.is_authenticated else None
+    """By primary key, so that users who live only in a token work.
+
+    Raises UnknownUser for a key that no user of this project can have.
+    """
+    if user is None or not user.is_authenticated:
+        return None
+    try:
+        return get_user_model()._meta.pk.to_python(user.pk)
+    except ValidationError:
+        raise UnknownUser from None

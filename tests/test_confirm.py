@@ -314,3 +314,10 @@ def test_50_confirms_under_a_rate_limit_make_six_calls_at_most(sent, wire, at_on
     assert 3 <= len(wire.requests) <= 6
     sent.refresh_from_db()
     assert sent.checks == sent.checks_refunded == len(wire.requests)
+
+
+def test_after_a_lost_answer_the_next_check_need_not_wait(sent, wire):
+    wire.will(w.hang_up, TRUE)
+    with pytest.raises(CheckUnknown):
+        confirm(sent)
+    assert confirm(sent).is_verified

@@ -336,6 +336,13 @@ def test_a_judged_or_refunded_check_is_counted(make, user, move):
     assert (getattr(row, COUNTERS[move]), row.checking_until) == (1, None)
 
 
+def test_a_lost_check_stays_spent(make, user):
+    row = rows.take_check(make("sent").pk, user.pk)
+    assert rows.lose_check(row)
+    row.refresh_from_db()
+    assert (row.checks, row.checking_until, row.has_lost_check) == (1, None, True)
+
+
 @pytest.mark.parametrize("move", COUNTERS)
 def test_a_check_that_is_over_is_not_counted_again(make, user, move):
     row = rows.take_check(make("sent").pk, user.pk)

@@ -11,6 +11,7 @@ STATUS: dict[type[domain.VerificationError], int] = {
     domain.NumberNotSupported: 400,
     domain.InvalidCode: 400,
     domain.InvalidIdempotencyKey: 400,
+    domain.UnknownUser: 403,
     domain.VerificationNotFound: 404,
     domain.NotSentYet: 409,
     domain.CheckInProgress: 409,

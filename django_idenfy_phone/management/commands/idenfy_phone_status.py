@@ -1,0 +1,52 @@
+import sys
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from django_idenfy_phone import statistics
+
+TROUBLES = {
+    "account": gettext_lazy("iDenfy refuses the account: look at key and credits."),
+    "queue": gettext_lazy("A row waits too long: are worker and sweep running?"),
+    "late": gettext_lazy("Rows were not sent in time in the last hour."),
+    "receivers": gettext_lazy("Receivers of phone_verified have failed for a day."),
+}
+
+
+class Command(BaseCommand):
+    help = "Say how sending goes. The exit status is 1 when a person is needed."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        health = statistics.health()
+        self._line(_("Queued"), health.queued)
+        if health.oldest_due is not None:
+            self._line(_("Oldest due for"), _seconds(health.oldest_due))
+        for title, until in (
+            (_("Sends paused"), health.sends_paused_until),
+            (_("Account paused"), health.account_paused_until),
+            (_("Checks paused"), health.checks_paused_until),
+        ):
+            self._line(title, _pause(until))
+        self._line(_("Account faults in a row"), health.account_faults)
+        for outcome, count in sorted(health.outcomes.items()):
+            self._line(_("Last hour: %(outcome)s") % {"outcome": outcome}, count)
+        for trouble in health.troubles:
+            self.stdout.write(str(TROUBLES[trouble]))
+        if health.troubles:
+            sys.exit(1)
+
+    def _line(self, title: str, value: object) -> None:
+        self.stdout.write(f"{title}: {value}")
+
+
+def _seconds(length: Any) -> str:
+    return f"{length.total_seconds():.0f} s"
+
+
+def _pause(until: datetime | None) -> str:
+    now = timezone.now()
+    return _seconds(until - now) if until and until > now else _("no")
