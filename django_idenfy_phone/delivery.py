@@ -2,13 +2,12 @@
 
 import logging
 import random
-import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
-from django.db import DatabaseError, IntegrityError, InterfaceError, connections
+from django.db import IntegrityError
 from django.utils import timezone
 
 from . import announce
@@ -30,14 +29,13 @@ from .models import (
     ProviderGate,
     Status,
 )
+from .transactions import persisted
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 JITTER_BASE = 2.0
 JITTER_CAP = 30.0
-COMPLETION_PATIENCE = 10.0
-
-T = TypeVar("T")
 
 
 def deliver(pk: uuid.UUID) -> float | None:
@@ -148,19 +146,4 @@ def _complete_sent(row: PhoneVerification, request_id: str) -> None:
 
 
 def _complete(write: Callable[[], T]) -> T:
-    """Write down what a paid call did, over a lost database connection too.
-
-    Writing it twice does no harm: a row's write is a conditional UPDATE of this very
-    attempt.
-    """
-    give_up_at = time.monotonic() + COMPLETION_PATIENCE
-    while True:
-        try:
-            return write()
-        except IntegrityError:
-            raise
-        except (DatabaseError, InterfaceError):
-            if time.monotonic() > give_up_at:
-                raise
-            connections[PhoneVerification.objects.primary().db].close()
-            time.sleep(random.uniform(0.1, 0.5))
+    return persisted(write, PhoneVerification.objects.primary().db)

@@ -8,7 +8,12 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    transaction,
+)
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
@@ -42,6 +47,7 @@ from .models import PhoneVerification, ProviderGate, Status
 
 A_MOMENT = 2.0
 CHECK_PAUSE = 5.0
+CLOCK_TOLERANCE = timedelta(minutes=10)
 IDEMPOTENCY_WINDOW = timedelta(days=1)
 
 
@@ -105,10 +111,6 @@ def start_or_repeat(
     except IntegrityError:
         # A token may outlive its user. Not chained: the text holds values.
         raise UnknownUser from None
-    except OperationalError as error:
-        if transactions.is_open(rows.db) or not transactions.is_definite_abort(error):
-            raise
-        raise ProviderUnavailable(retry_after=A_MOMENT) from error
 
 
 def _store(row: PhoneVerification) -> tuple[PhoneVerification, bool]:
@@ -123,9 +125,10 @@ def _store(row: PhoneVerification) -> tuple[PhoneVerification, bool]:
             return repeated, False
         _refuse_what_comes_too_late()
         limits.judge(claim)
-        now = timezone.now()
-        row.created_at = row.next_send_at = now
-        row.send_by = now + conf.SEND_DEADLINE
+        row.created_at = timezone.now()
+        # A worker's clock may be behind: a new row is due on every host.
+        row.next_send_at = row.created_at - CLOCK_TOLERANCE
+        row.send_by = row.created_at + conf.SEND_DEADLINE
         if row.idempotency_key:
             # After a day the key is free again.
             rows.filter(idempotency_key=row.idempotency_key).update(
@@ -207,11 +210,14 @@ def confirm_verification(
         if row.is_verified:
             return row
         raise _why_no_check(row, pause)
-    if _judge(taken, code):
-        rows.mark_verified(taken)
+    is_verified = _judge(taken, code)
+    mark = rows.mark_verified if is_verified else rows.mark_wrong
+    try:
+        transactions.persisted(partial(mark, taken), rows.db)
+    except (OperationalError, InterfaceError) as error:
+        raise CheckUnknown from error
+    if is_verified:
         announce.verified(taken.pk)
-    else:
-        rows.mark_wrong(taken)
     return get_verification(verification_id, user=user)
 
 

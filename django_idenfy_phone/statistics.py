@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.db.models import Count, Min
+from django.db.models.functions import Greatest
 from django.utils import timezone
 
 from .announce import PATIENCE
@@ -33,7 +34,8 @@ class Health(NamedTuple):
 def oldest_due() -> timedelta | None:
     """How long the queued row that waits longest could have been sent already."""
     queued = PhoneVerification.objects.primary().filter(status=Status.QUEUED)
-    first = queued.aggregate(first=Min("next_send_at"))["first"]
+    due_since = Greatest("next_send_at", "created_at")
+    first = queued.aggregate(first=Min(due_since))["first"]
     return max(timezone.now() - first, timedelta(0)) if first else None
 
 

@@ -1,15 +1,16 @@
-"""Whether a transaction is open, and trying again what a database aborted."""
+"""Whether a transaction is open, and trying again what a database aborted or lost."""
 
 import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 T = TypeVar("T")
 
 TRIES = 6
+PATIENCE = 10.0
 # PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
 ABORTED_STATES = {"40001", "40P01", "55P03"}
 # MariaDB and MySQL: lock wait timeout, deadlock.
@@ -41,6 +42,22 @@ def retried(work: Callable[[], T], using: str) -> T:
                 raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))
     raise AssertionError("unreachable")
+
+
+def persisted(write: Callable[[], T], using: str) -> T:
+    """Write down what a paid call did, over a lost database connection too.
+
+    For about PATIENCE seconds. ``write`` must do no harm when it is run twice.
+    """
+    give_up_at = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return write()
+        except (OperationalError, InterfaceError):
+            if time.monotonic() > give_up_at or is_open(using):
+                raise
+            connections[using].close()
+            time.sleep(random.uniform(0.1, 0.5))
 
 
 def is_definite_abort(error: OperationalError) -> bool:

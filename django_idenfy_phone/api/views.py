@@ -2,7 +2,7 @@ import re
 import uuid
 from typing import Any
 
-from django.db import connections
+from django.db import OperationalError, connections
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from rest_framework.request import Request
@@ -11,7 +11,8 @@ from rest_framework.views import APIView
 
 from .. import services
 from ..conf import conf
-from ..exceptions import VerificationError, VerificationNotFound
+from ..exceptions import ProviderUnavailable, VerificationError, VerificationNotFound
+from ..transactions import is_definite_abort
 from .errors import STATUS, add_code, to_api_exception
 from .network import client_network
 from .parsers import StrictJSONParser
@@ -35,6 +36,8 @@ class VerificationView(APIView):
 
     def handle_exception(self, exc: Exception) -> Response:
         # Not InsideTransaction: that one is for the developer, with its text.
+        if isinstance(exc, OperationalError) and is_definite_abort(exc):
+            exc = ProviderUnavailable(retry_after=services.A_MOMENT)
         if isinstance(exc, VerificationError) and type(exc) in STATUS:
             exc = to_api_exception(exc)
         response = super().handle_exception(exc)

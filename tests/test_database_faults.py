@@ -1,0 +1,200 @@
+"""A database that goes away, aborts or lags while money is at stake."""
+
+import time
+from datetime import timedelta
+
+import pytest
+import wire as w
+from django.db import OperationalError, connection, connections
+from django.utils import timezone
+
+from django_idenfy_phone import delivery, services
+from django_idenfy_phone.exceptions import CheckUnknown
+from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.testing import age
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SENT = w.answer(200, {"request_id": "r" * 32})
+TRUE = w.answer(200, {"is_verified": True})
+FALSE = w.answer(200, {"is_verified": False})
+KILL_OTHERS = {
+    "postgresql": """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """,
+    "mysql": """
+        SELECT CONCAT('KILL ', id) FROM information_schema.processlist
+        WHERE db = DATABASE() AND id <> CONNECTION_ID()
+    """,
+}
+
+
+def kill_all_connections():
+    """What a restart of the database does to its clients."""
+    with connection.cursor() as cursor:
+        cursor.execute(KILL_OTHERS[connection.vendor])
+        if connection.vendor == "mysql":
+            for (statement,) in cursor.fetchall():
+                cursor.execute(statement)
+    connection.close()
+
+
+@pytest.fixture
+def lose_the_database(settings):
+    """Make an act that loses the connection before it answers."""
+    if connection.vendor not in KILL_OTHERS:
+        pytest.skip("set DATABASE_URL to a PostgreSQL or MariaDB server to run this")
+
+    def lose(answer):
+        def act(sock):
+            kill_all_connections()
+            answer(sock)
+
+        return act
+
+    return lose
+
+
+@pytest.fixture
+def aborting():
+    """Abort the next statements that name a word, as a deadlock would."""
+    left = {"times": 0, "word": ""}
+
+    def wrapper(execute, sql, params, many, context):
+        if left["word"] in sql and left["times"] > 0:
+            left["times"] -= 1
+            raise OperationalError(1213, "Deadlock found")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(wrapper):
+        yield lambda times, word: left.update(times=times, word=word)
+        left["times"] = 0
+
+
+def status(row):
+    row.refresh_from_db()
+    return row.status
+
+
+def test_a_send_is_written_down_on_a_new_connection(make, wire, lose_the_database):
+    wire.will(lose_the_database(SENT))
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert (status(row), len(wire.requests)) == ("sent", 1)
+
+
+def test_a_refusal_is_written_down_too(make, wire, lose_the_database):
+    wire.will(lose_the_database(w.answer(401)))
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert (status(row), row.failure) == ("failed", "account")
+
+
+def test_a_true_is_written_down_on_a_new_connection(make, wire, lose_the_database):
+    wire.will(lose_the_database(TRUE))
+    row = make("sent")
+    confirmed = services.confirm_verification(row.pk, "1234", user=row.user)
+    assert confirmed.is_verified
+
+
+@pytest.mark.parametrize("answer", [TRUE, FALSE])
+def test_a_database_that_stays_away_verifies_nothing(
+    make, wire, aborting, monkeypatch, answer
+):
+    monkeypatch.setattr("django_idenfy_phone.transactions.PATIENCE", 0.5)
+    row = make("sent")
+
+    def act(sock):
+        aborting(1000, "UPDATE")
+        answer(sock)
+
+    wire.will(act)
+    started = time.monotonic()
+    with pytest.raises(CheckUnknown):
+        services.confirm_verification(row.pk, "1234", user=row.user)
+    assert time.monotonic() - started < 5
+    assert (status(row), row.checks, row.is_verified) == ("sent", 1, False)
+
+
+@pytest.mark.parametrize("times", [1, 3, 5])
+def test_an_aborted_start_is_tried_again(api, wire, aborting, times):
+    aborting(times, "startlock")
+    answer = api.post("/phone/start/", {"phone_number": "+37061234567"}, format="json")
+    assert answer.status_code == 202
+    assert PhoneVerification.objects.count() == 1
+
+
+def test_a_start_that_is_aborted_again_and_again_is_a_clean_503(api, wire, aborting):
+    aborting(1000, "startlock")
+    answer = api.post("/phone/start/", {"phone_number": "+37061234567"}, format="json")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "2")
+    assert answer.json()["code"] == "provider_unavailable"
+    assert not PhoneVerification.objects.exists()
+
+
+def test_an_aborted_check_is_taken_once(make, api, wire, aborting):
+    wire.will(FALSE)
+    row = make("sent")
+    aborting(2, "UPDATE")
+    answer = api.post(f"/phone/{row.pk}/confirm/", {"code": "1234"}, format="json")
+    assert (answer.status_code, answer.json()["checks_left"]) == (200, 2)
+    assert len(wire.requests) == 1
+
+
+def test_an_aborted_claim_is_taken_once(make, wire, aborting):
+    wire.will(SENT)
+    row = make("queued")
+    aborting(3, "UPDATE")
+    delivery.deliver(row.pk)
+    assert (status(row), row.send_attempts, len(wire.requests)) == ("sent", 1, 1)
+
+
+# Clocks
+
+
+def started(user):
+    return services.start_verification("+37061234567", user=user)
+
+
+def test_a_worker_ten_minutes_behind_sends_at_once(user, wire):
+    wire.will(SENT)
+    row = started(user)
+    age(row, -timedelta(minutes=9, seconds=50))
+    delivery.deliver(row.pk)
+    assert (status(row), len(wire.requests)) == ("sent", 1)
+
+
+def test_a_worker_ten_minutes_ahead_pays_for_nothing(user, wire):
+    row = started(user)
+    age(row, timedelta(minutes=10))
+    delivery.deliver(row.pk)
+    assert (status(row), row.failure, wire.requests) == ("failed", "too_late", [])
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_wrong_clock_during_a_send_never_sends_again(user, wire, minutes):
+    row = started(user)
+
+    def act(sock):
+        age(row, timedelta(minutes=minutes))
+        PhoneVerification.objects.settle()
+        connections.close_all()
+        SENT(sock)
+
+    wire.will(act)
+    for _ in range(3):
+        delivery.deliver(row.pk)
+    assert len(wire.requests) == 1
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns", "UTC"])
+@pytest.mark.parametrize("use_tz", [True, False])
+def test_another_time_zone_changes_nothing(user, wire, settings, zone, use_tz):
+    settings.TIME_ZONE, settings.USE_TZ = zone, use_tz
+    wire.will(SENT, FALSE, TRUE)
+    row = started(user)
+    delivery.deliver(row.pk)
+    for expected in (False, True):
+        confirmed = services.confirm_verification(row.pk, "1234", user=user)
+        assert confirmed.is_verified is expected
+    assert confirmed.sent_at <= timezone.now() < confirmed.expires_at
