@@ -1,5 +1,6 @@
 """The request's half and the public verbs. Each is one short story."""
 
+import logging
 import re
 import uuid
 from datetime import timedelta
@@ -44,6 +45,8 @@ from .exceptions import (
     VerificationNotFound,
 )
 from .models import PhoneVerification, ProviderGate, Status
+
+logger = logging.getLogger(__name__)
 
 A_MOMENT = 2.0
 CHECK_PAUSE = 5.0
@@ -232,18 +235,26 @@ def _judge(row: PhoneVerification, code: str) -> bool:
     assert row.request_id is not None
     try:
         return IdenfyClient().verify_sms(row.request_id, code)
-    except RateLimited as error:
-        PhoneVerification.objects.primary().refund_check(row)
-        wait = error.retry_after or CHECK_PAUSE
-        until = timezone.now() + timedelta(seconds=wait)
-        ProviderGate.change(lambda gate: gate.pause_checks(until))
-        raise ProviderUnavailable(retry_after=wait) from error
-    except (NeverSent, AccountRefused) as error:
-        PhoneVerification.objects.primary().refund_check(row)
-        raise ProviderUnavailable(retry_after=A_MOMENT) from error
     except IdenfyError as error:
-        PhoneVerification.objects.primary().lose_check(row)
-        raise CheckUnknown from error
+        logger.error("The check of verification %s failed (%s).", row.pk, error)
+        raise _after_failed_check(row, error) from error
+
+
+def _after_failed_check(
+    row: PhoneVerification, error: IdenfyError
+) -> VerificationError:
+    """T10 where iDenfy surely did not judge the code; else the check stays spent."""
+    rows = PhoneVerification.objects.primary()
+    if not isinstance(error, NeverSent | RateLimited | AccountRefused):
+        rows.lose_check(row)
+        return CheckUnknown()
+    rows.refund_check(row)
+    if not isinstance(error, RateLimited):
+        return ProviderUnavailable(retry_after=A_MOMENT)
+    wait = error.retry_after or CHECK_PAUSE
+    until = timezone.now() + timedelta(seconds=wait)
+    ProviderGate.change(lambda gate: gate.pause_checks(until))
+    return ProviderUnavailable(retry_after=wait)
 
 
 def _why_no_check(row: PhoneVerification, pause: float) -> VerificationError:

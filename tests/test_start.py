@@ -256,6 +256,17 @@ def test_without_a_broker_the_sms_leaves_after_the_commit(user, wire, broker):
     assert row.status == "sent"
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_slow_send_without_a_broker_delays_no_other(user, wire, broker):
+    wire.will(lambda sock: (time.sleep(0.6), w.answer(500)(sock)))
+    broker.app.conf.task_always_eager = True
+    try:
+        started = [start(user, NUMBER[:-1] + digit) for digit in "12"]
+    finally:
+        broker.app.conf.task_always_eager = False
+    assert (len(started), len(wire.requests)) == (2, 2)
+
+
 # The tasks
 
 
