@@ -1,0 +1,313 @@
+"""Whatever is sent in: never a 5xx, and never a call to iDenfy unless it is valid."""
+
+import json
+import re
+from datetime import timedelta
+from urllib.parse import quote
+
+import phonenumbers
+import pytest
+from django.test import TestCase
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from phonenumbers import PhoneNumberFormat, PhoneNumberType
+
+from django_idenfy_phone import phone, tasks
+from django_idenfy_phone.conf import Limit, parse_limit
+from django_idenfy_phone.exceptions import NumberNotSupported
+from django_idenfy_phone.models import PhoneVerification
+
+pytestmark = pytest.mark.django_db
+rows = PhoneVerification.objects
+
+START = "/phone/start/"
+JSON = "application/json"
+
+often = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+# Lone surrogates too.
+anything = st.text(st.characters(exclude_categories=()))
+digits = st.text("0123456789", max_size=16)
+near_numbers = st.builds(
+    lambda head, middle, tail: head + middle + tail,
+    st.sampled_from(
+        ["+370", "+3706", "+44", "+1", "+", "00", "tel:", "", "(", "+8816"]
+    ),
+    st.text("0123456789 -().+;=x/\t\n\0٣\u200b", max_size=14),
+    digits,
+)
+valid_numbers = st.from_regex(r"\A\+370[ -]?6[0-9]{7}\Z", fullmatch=True).filter(
+    str.isascii
+)
+numbers = anything | near_numbers | valid_numbers
+codes = anything | st.text("0123456789 +-٣１\n\0", max_size=6) | digits
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | anything
+    | valid_numbers
+    | st.from_regex("[0-9]{4}", fullmatch=True)
+)
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(anything, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+keys = st.sampled_from(["phone_number", "code", "id", "user", "purpose"]) | anything
+bodies = values | st.dictionaries(keys, values | numbers | codes, max_size=4)
+
+
+@pytest.fixture
+def eager(settings):
+    """Whatever is hinted is sent at once, without a pace."""
+    settings.IDENFY_PHONE_SEND_RATE = None
+    conf = tasks.send_code.app.conf
+    conf.task_always_eager = True
+    yield
+    conf.task_always_eager = False
+
+
+@pytest.fixture
+def post_start(api, idenfy_sandbox, eager):
+    """Start on an empty table: the status, and how many SMS left after the commit."""
+
+    def post_start(raw, content_type=JSON, **headers):
+        rows.all().delete()
+        before = idenfy_sandbox.state.sends
+        with TestCase.captureOnCommitCallbacks(execute=True):
+            response = api.generic("POST", START, raw, content_type, **headers)
+        return response.status_code, idenfy_sandbox.state.sends - before
+
+    return post_start
+
+
+@pytest.fixture
+def hint_start(api, idenfy_sandbox):
+    """The same, and how many sends were only hinted: faster."""
+
+    def hint_start(raw, content_type=JSON, **headers):
+        rows.all().delete()
+        with TestCase.captureOnCommitCallbacks() as hints:
+            response = api.generic("POST", START, raw, content_type, **headers)
+        assert idenfy_sandbox.state.sends == 0
+        return response.status_code, len(hints)
+
+    return hint_start
+
+
+@pytest.fixture
+def post_confirm(api, idenfy_sandbox, make):
+    """Confirm a code that is awaited: the status, and how many checks were asked."""
+    row = make("sent")
+
+    def post_confirm(raw, content_type=JSON, **headers):
+        rows.update(status="sent", checks=0, checks_wrong=0, checking_until=None)
+        before = idenfy_sandbox.state.checks
+        url = f"/phone/{row.pk}/confirm/"
+        response = api.generic("POST", url, raw, content_type, **headers)
+        return response.status_code, idenfy_sandbox.state.checks - before
+
+    return post_confirm
+
+
+def dump(body):
+    return json.dumps(body).encode()
+
+
+def is_sendable(text):
+    """Judged by libphonenumber alone, for the regions of the test project."""
+    if not isinstance(text, str) or not text.isascii():
+        return False
+    try:
+        number = phonenumbers.parse(text)
+    except phonenumbers.NumberParseException:
+        return False
+    return (
+        phonenumbers.is_valid_number(number)
+        and phonenumbers.region_code_for_number(number) in ("LT", "GB", "US")
+        and phonenumbers.number_type(number)
+        in (PhoneNumberType.MOBILE, PhoneNumberType.FIXED_LINE_OR_MOBILE)
+    )
+
+
+def is_code(value):
+    return isinstance(value, str) and re.fullmatch("[0-9]{4}", value) is not None
+
+
+# Numbers and codes
+
+
+@often
+@given(text=numbers)
+def test_a_text_is_sent_to_only_if_it_is_a_number(post_start, text):
+    status, sends = post_start(dump({"phone_number": text}))
+    assert (status, sends) in {(202, 1), (400, 0)}
+    if status == 202:
+        assert is_sendable(text)
+        sent = rows.get().phone_number.as_e164
+        assert sent == f"+{re.sub('[^0-9]', '', text)}"
+
+
+@settings(often, max_examples=50)
+@given(text=valid_numbers)
+def test_a_number_is_accepted(hint_start, text):
+    assert hint_start(dump({"phone_number": text})) == (202, 1)
+
+
+@often
+@given(text=codes)
+def test_a_text_is_checked_only_if_it_is_a_code(post_confirm, text):
+    expected = (200, 1) if is_code(text) else (400, 0)
+    assert post_confirm(dump({"code": text})) == expected
+
+
+# Bodies
+
+
+@often
+@given(body=bodies)
+def test_a_start_with_any_json_sends_only_to_a_number(post_start, body):
+    status, sends = post_start(dump(body))
+    assert (status, sends) in {(202, 1), (400, 0), (413, 0)}
+    if status == 202:
+        assert is_sendable(body["phone_number"])
+
+
+@often
+@given(body=bodies)
+def test_a_confirm_with_any_json_checks_only_a_code(post_confirm, body):
+    raw = dump(body)
+    status, checks = post_confirm(raw)
+    assert (status, checks) in {(200, 1), (400, 0), (413, 0)}
+    if status == 200:
+        assert is_code(body["code"])
+
+
+raw_bodies = st.binary(max_size=200) | st.builds(
+    lambda body, cut, junk: dump(body)[:cut] + junk,
+    bodies,
+    st.integers(0, 300),
+    st.binary(max_size=5),
+)
+
+
+@often
+@given(raw=raw_bodies)
+@example(raw=b"[" * 4096)
+@example(raw=b"{" * 4097)
+@example(raw=b'{"phone_number":' * 256)
+def test_any_bytes_are_answered_without_a_5xx(post_start, post_confirm, raw):
+    assert post_start(raw)[0] in (202, 400, 413)
+    assert post_confirm(raw)[0] in (200, 400, 413)
+
+
+# Headers and paths
+
+# What a server lets through: neither NUL nor line breaks.
+latin = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=80)
+content_types = (
+    latin
+    | st.builds("application/json; charset={}".format, latin)
+    | st.builds("application/json; {}".format, latin)
+    | st.builds("{}/{}; charset=utf-8".format, latin, latin)
+)
+
+
+@often
+@given(content_type=content_types)
+def test_any_content_type_is_answered_without_a_5xx(hint_start, content_type):
+    raw = dump({"phone_number": "+37061234567"})
+    assert hint_start(raw, content_type) in {(202, 1), (400, 0), (415, 0)}
+
+
+@settings(often, max_examples=100)
+@given(
+    headers=st.fixed_dictionaries(
+        {},
+        optional={
+            "HTTP_IDEMPOTENCY_KEY": latin,
+            "HTTP_X_FORWARDED_FOR": latin,
+            "REMOTE_ADDR": latin,
+            "HTTP_ACCEPT": latin,
+            "HTTP_ACCEPT_LANGUAGE": latin,
+            "HTTP_X_HTTP_METHOD_OVERRIDE": latin,
+        },
+    )
+)
+def test_any_headers_are_answered_without_a_5xx(hint_start, settings, headers):
+    settings.REST_FRAMEWORK = {"NUM_PROXIES": 1}
+    raw = dump({"phone_number": "+37061234567"})
+    assert hint_start(raw, **headers) in {(202, 1), (400, 0), (406, 0)}
+
+
+@often
+@given(text=st.text(max_size=60))
+def test_any_id_is_not_found(api, idenfy_sandbox, text):
+    assume(text not in ("", "start"))
+    path = f"/phone/{quote(text, safe='')}/"
+    answers = [api.get(path), api.generic("POST", f"{path}confirm/", b"{}", JSON)]
+    assert {each.status_code for each in answers} <= {404, 405}
+    assert idenfy_sandbox.state.checks == 0
+
+
+# Limits
+
+
+@often
+@given(
+    sends=st.integers(1, 9_999_999),
+    length=st.integers(1, 9_999),
+    unit=st.sampled_from(["seconds", "minutes", "hours", "days"]),
+)
+def test_a_written_limit_is_read_back(sends, length, unit):
+    limit = Limit(sends, timedelta(**{unit: length}))
+    assert parse_limit(f"{sends}/{length}{unit[0]}") == limit
+    if length == 1:
+        assert parse_limit(f"{sends}/{unit[0]}") == limit
+
+
+@often
+@given(text=anything | st.text("0123456789/smhd ", max_size=8))
+def test_any_text_is_a_limit_or_a_value_error(text):
+    try:
+        limit = parse_limit(text)
+    except ValueError:
+        return
+    assert limit.sends >= 1
+    assert limit.window >= timedelta(seconds=1)
+    assert text.isascii()
+
+
+# Masks
+
+REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS - {"TA"})
+
+
+@pytest.fixture
+def everywhere(settings):
+    settings.IDENFY_PHONE_REGIONS = None
+
+
+@often
+@given(region=st.sampled_from(REGIONS), tail=st.text("0123456789", max_size=5))
+def test_a_mask_shows_the_calling_code_and_two_digits_alone(everywhere, region, tail):
+    known = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+    text = phonenumbers.format_number(known, PhoneNumberFormat.E164)
+    try:
+        number = phone.parse(text[: len(text) - len(tail)] + tail).e164
+    except NumberNotSupported:
+        assume(False)
+    masked = phone.mask(number)
+    hidden = len(number) - len(f"+{known.country_code}") - 2
+    assert hidden >= 2
+    assert masked == f"+{known.country_code}{'*' * hidden}{number[-2:]}"
