@@ -10,13 +10,23 @@ import re
 import secrets
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from demo_client import Answer, Client
-from demo_stage import LOOPBACK, Failed, Stage, Stopped, free_port, ok, say
+from demo_stage import (
+    LOOPBACK,
+    Failed,
+    Stage,
+    Stopped,
+    catch_signals,
+    free_port,
+    ok,
+    say,
+)
 
 NUMBER = "+37069876543"
 MANAGE = (sys.executable, "manage.py")
@@ -52,9 +62,10 @@ def main() -> int:
     if once and REAL:
         say("FAILED  The real iDenfy's SMS cost money, so nothing runs by itself.")
         return 1
+    stopping = catch_signals()
     try:
         with tempfile.TemporaryDirectory(prefix="idenfy-phone-demo-") as folder:
-            play(Path(folder), once)
+            play(Path(folder), stopping, once)
     except Stopped:
         say("Stopped before the end.")
         return 130
@@ -65,10 +76,10 @@ def main() -> int:
     return 0
 
 
-def play(folder: Path, once: bool) -> None:
+def play(folder: Path, stopping: threading.Event, once: bool) -> None:
     site = Site(free_port(), free_port(), secrets.token_hex(6))
     say(f"Scratch folder, removed at the end: {folder}")
-    with Stage(folder, environment(folder, site)) as stage:
+    with Stage(folder, environment(folder, site), stopping) as stage:
         open_site(stage, site)
         if REAL:
             say("The automatic run is left out: the real iDenfy's SMS cost money.")
@@ -124,7 +135,7 @@ def open_site(stage: Stage, site: Site) -> None:
 def kind(variable: str, default: str) -> str:
     """Without the rest of the URL, which may hold a password."""
     url = os.environ.get(variable)
-    return f"{urlsplit(url).scheme} of {variable}" if url else default
+    return f"{urlsplit(url).scheme}, by {variable}" if url else default
 
 
 def verify_a_number(stage: Stage, site: Site) -> None:

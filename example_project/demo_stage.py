@@ -34,6 +34,17 @@ def ok(line: str) -> None:
     say(f"ok      {line}")
 
 
+def catch_signals() -> threading.Event:
+    """What is set when somebody wants the demo to end.
+
+    No exception: it could come between the start of a process and its record.
+    """
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stopping.set())
+    return stopping
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -76,25 +87,25 @@ class Service:
 class Stage:
     """Starts services, and stops them when it is left.
 
-    Each has its own process group, so that Ctrl-C reaches this process alone. Signals
-    only set ``stopping``: an exception could come between a start and its record.
+    Each has its own process group, so that Ctrl-C reaches this process alone.
     """
 
     folder: Path
     environment: Mapping[str, str]
+    stopping: threading.Event
     services: list[Service] = field(default_factory=list)
-    stopping: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: self.stopping.set())
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *rest: object) -> None:
-        if exc_type not in (None, Stopped):
-            self.tell_last_lines()
-        for service in reversed(self.services):
-            service.stop()
+        try:
+            if exc_type not in (None, Stopped):
+                self.tell_last_lines()
+        finally:
+            # Also when the terminal is gone, and nothing can be told any more.
+            for service in reversed(self.services):
+                service.stop()
 
     def start(self, name: str, *command: str) -> Service:
         log = self.folder / f"{name.replace(' ', '-')}.log"

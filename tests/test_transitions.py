@@ -203,6 +203,11 @@ def test_settle_leaves_what_is_in_time(make, status, fields):
     assert status_of(row) == status
 
 
+def test_settle_names_each_row_that_failed_by_it(make):
+    late = {make("queued", send_by=ago(seconds=1)).pk for _ in range(2)}
+    assert set(rows.settle()) == late
+
+
 def test_settle_of_one_row_leaves_others(make):
     row, other = (make("queued", send_by=ago(seconds=1)) for _ in range(2))
     assert rows.filter(pk=row.pk).settle() == [row.pk]
@@ -414,6 +419,14 @@ def test_one_row_is_announced_at_a_time(make):
     assert other.announce_attempts == 0
 
 
+def test_an_announcement_waits_by_its_own_row(make):
+    first, second = uuid.UUID(int=1), uuid.UUID(int=2)
+    due(make, pk=first, announce_attempts=9)
+    due(make, pk=second)
+    row = rows.take_announcement(second)
+    assert row.announce_at - timezone.now() < timedelta(minutes=2)
+
+
 def test_the_first_announcement_is_the_one_that_is_noted(make):
     row, other = due(make), due(make)
     assert rows.mark_announced(row)
@@ -465,6 +478,24 @@ def test_checks_left(make, status, fields, left):
 )
 def test_code_spent(make, status, fields, spent):
     assert make(status, **fields).code_spent is spent
+
+
+@pytest.mark.parametrize(
+    ("status", "failure", "counts"),
+    [
+        ("queued", "", True),
+        ("sent", "", True),
+        ("failed", "unknown", True),
+        ("failed", "number_refused", True),
+        ("failed", "account", False),
+        ("failed", "unreachable", False),
+        ("failed", "rate_limited", False),
+        ("failed", "too_late", False),
+    ],
+)
+def test_what_was_or_may_have_been_sent_is_counted(make, status, failure, counts):
+    row = make(status, failure=failure)
+    assert (rows.counted().exists(), row.is_counted) == (counts, counts)
 
 
 def test_verified_rows_are_found_by_user_and_number(make, user, django_user_model):

@@ -18,7 +18,7 @@ import dj_database_url
 
 BASE = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EXAMPLE_DATA", BASE / "data"))
-DATA.mkdir(exist_ok=True)
+DATA.mkdir(parents=True, exist_ok=True)
 
 DEMO = os.environ.get("EXAMPLE_DEMO") == "1"
 DEBUG = DEMO
@@ -84,7 +84,7 @@ DATABASES = {
     "default": dj_database_url.config() if "DATABASE_URL" in os.environ else SQLITE
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-if DATABASES["default"]["ENGINE"].endswith("mysql") and not find_spec("MySQLdb"):
+if "mysql" in str(DATABASES["default"]["ENGINE"]) and not find_spec("MySQLdb"):
     import pymysql
 
     pymysql.install_as_MySQLdb()
