@@ -28,7 +28,7 @@ def texts() -> dict[str, str]:
     """What the script says. Errors of the API bring their own text."""
     return {
         "sending": _("Sending a code to {number} …"),
-        "sent": _("A code is on its way to {number}. Enter its 4 digits."),
+        "enter": _("A code is on its way to {number}. Enter its 4 digits."),
         "checking": _("Checking the code …"),
         "wrong": _("This code is not right. Tries left: {left}."),
         "spent": _("This code can no longer be used. Please ask for a new one."),

@@ -133,7 +133,7 @@ function show({ data, headers }) {
     showStatus(texts.sending.replace("{number}", data.phone_number));
   } else {
     showForm(codeForm, code);
-    showStatus(spent ? "" : texts.sent.replace("{number}", data.phone_number));
+    showStatus(spent ? "" : texts.enter.replace("{number}", data.phone_number));
     if (spent) showError(texts[data.status] || texts.spent, error);
   }
 }

@@ -1,0 +1,455 @@
+"""Real Redis and RabbitMQ, real workers, and what becomes of them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import services
+from conftest import MARKERS, NUMBER
+from django.conf import settings
+from django.db import connection
+from services import wait_until
+
+from django_idenfy_phone import maintenance, tasks
+from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.services import get_verification, start_verification
+from django_idenfy_phone.testing import age
+
+pytestmark = pytest.mark.django_db(transaction=True)
+rows = PhoneVerification.objects
+SERVERS = {"redis": services.Redis, "amqp": services.RabbitMQ}
+CELERY = [sys.executable, "-m", "celery", "-A", "project"]
+LEASE = timedelta(seconds=46)
+PUBLISH_BOUND = 0.6
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """Each started when the first test wants it."""
+    running = {}
+
+    def get(scheme):
+        if scheme == "redis":
+            pytest.importorskip("redis", reason="pip install redis to run this")
+        if scheme not in running:
+            try:
+                server = SERVERS[scheme]()
+            except services.NotInstalled as error:
+                pytest.skip(str(error))
+            running[scheme] = server
+            server.start()
+        return running[scheme]
+
+    yield get
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request, servers):
+    found = servers(request.param)
+    found.flush()
+    return found
+
+
+class Publisher:
+    """The test process's own Celery app."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def use(self, url):
+        """As if the broker had moved: what is connected stays so."""
+        self.app.conf.broker_url = self.app.conf.broker_write_url = url
+
+    def read(self):
+        with self.app.connection_for_read() as connection:
+            queue = connection.SimpleQueue(self.app.conf.task_default_queue)
+            message = queue.get(timeout=5)
+            message.ack()
+            queue.close()
+        return message
+
+
+@pytest.fixture
+def publisher(server):
+    app = tasks.send_code.app
+    before = app.conf.broker_url, app.conf.broker_write_url
+    publisher = Publisher(app)
+    publisher.use(server.url)
+    yield publisher
+    app.conf.broker_url, app.conf.broker_write_url = before
+    tasks._drop_connection()
+
+
+def start(user, number=NUMBER):
+    return start_verification(number, user=user)
+
+
+def hint():
+    return tasks.hint(uuid.uuid4())
+
+
+def seconds_of(function):
+    started = time.monotonic()
+    function()
+    return time.monotonic() - started
+
+
+def outcome(row):
+    row.refresh_from_db()
+    return row.failure or row.status
+
+
+# The bounded publish
+
+
+@contextmanager
+def refused(server, publisher):
+    publisher.use(server.url.replace(str(server.port), "1"))
+    yield
+
+
+@contextmanager
+def syn_dropped(server, publisher):
+    with services.full_backlog() as port:
+        publisher.use(server.url.replace(str(server.port), str(port)))
+        yield
+
+
+@contextmanager
+def silent(server, publisher):
+    with socket.create_server((services.LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+        publisher.use(server.url.replace(str(server.port), str(port)))
+        yield
+
+
+@contextmanager
+def frozen_while_warm(server, publisher):
+    assert hint()
+    with server.frozen():
+        yield
+
+
+FAULTS = [refused, syn_dropped, silent, frozen_while_warm]
+faults = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+
+
+@faults
+def test_a_broken_broker_holds_a_publish_up_for_half_a_second(server, publisher, fault):
+    with fault(server, publisher):
+        assert seconds_of(hint) <= PUBLISH_BOUND
+
+
+@faults
+def test_a_start_outlives_a_broken_broker_which_then_has_rest(
+    user, wire, server, publisher, fault
+):
+    with fault(server, publisher):
+        assert seconds_of(lambda: start(user)) < 1
+        broken = time.monotonic()
+        assert seconds_of(hint) < 0.1
+    publisher.use(server.url)
+    wait_until(hint, seconds=5)
+    assert 1.9 < time.monotonic() - broken < 4
+    assert [row.status for row in rows.all()] == ["queued"]
+
+
+def test_the_message_in_the_broker_holds_the_id_and_no_more(user, wire, publisher):
+    row = start(user)
+    message = publisher.read()
+    assert message.payload[:2] == [[str(row.pk)], {}]
+    assert NUMBER[4:] not in f"{message.body}{message.headers}{message.properties}"
+
+
+@faults
+def test_the_hosts_celery_settings_stay_as_they_were(server, publisher, fault):
+    def all_settings():
+        return {k: v for k, v in publisher.app.conf.items() if "broker_" not in k}
+
+    before = all_settings()
+    options = publisher.app.connection_for_write().transport_options
+    assert hint()
+    with fault(server, publisher):
+        hint()
+    assert all_settings() == before
+    assert publisher.app.connection_for_write().transport_options == options
+
+
+def open_ports(server):
+    """This machine's ends of its connections to a server."""
+    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1:4] for line in table]
+    established = [(here, there) for here, there, state in ends if state == "01"]
+    remote = f":{server.port:04X}"
+    return {here for here, there in established if there.endswith(remote)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to run this")
+def test_a_healthy_connection_is_kept(server, publisher):
+    before = open_ports(server)
+    assert hint()
+    opened = open_ports(server) - before
+    assert all(hint() for _ in range(20))
+    assert open_ports(server) - before == opened != set()
+
+
+FORK = """
+import os, sys, uuid
+import django
+django.setup()
+from project import celery_app
+from django_idenfy_phone import tasks
+
+connects = []
+def watch(event, args):
+    if event == "socket.connect":
+        connects.append(args[1])
+sys.addaudithook(watch)
+
+def publish():
+    connects.clear()
+    # A busy machine may be slow, and make the next hint wait.
+    tasks._paused_until = 0.0
+    return tasks.hint(uuid.uuid4()), bool(connects)
+
+assert publish() == (True, True)
+assert publish() == (True, False)
+child = os.fork()
+assert publish() == (True, child == 0)
+if child:
+    assert os.wait()[1] == 0
+    assert publish() == (True, False)
+"""
+
+
+@pytest.fixture
+def own_settings(server):
+    """What a process of the same project needs: database, broker and iDenfy."""
+    own = {n: getattr(settings, n) for n in dir(settings) if n.startswith("IDENFY_")}
+    own["DATABASES"] = {"default": connection.settings_dict}
+    own["CELERY_BROKER_URL"] = server.url
+    return own
+
+
+def test_a_fork_gets_a_connection_of_its_own(own_settings, tmp_path):
+    environment = services.environment(**own_settings)
+    subprocess.run(
+        [sys.executable, "-c", FORK], check=True, cwd=tmp_path, env=environment
+    )
+
+
+# Workers
+
+POOLS = [("redis", "prefork"), ("amqp", "threads")]
+
+
+class Worker:
+    def __init__(self, pool, environment, folder):
+        self.log = folder / f"{uuid.uuid4()}.log"
+        command = ["worker", f"--pool={pool}", "--concurrency=2", "--loglevel=INFO"]
+        quick = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        include = ["--include=kill_points"] if "KILL_POINT" in environment else []
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*CELERY, *command, *quick, *include],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def is_ready(self):
+        return " ready." in self.log.read_text() or self.has_ended()
+
+    def has_ended(self):
+        return self.process.poll() is not None
+
+    def kill(self):
+        # Its pool too, which outlives it for a moment.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def work(own_settings, tmp_path):
+    """Start a worker."""
+    started = []
+
+    def work(pool, kill_point=None, **more_settings):
+        environment = services.environment(**own_settings, **more_settings)
+        if kill_point:
+            environment["KILL_POINT"] = kill_point
+        worker = Worker(pool, environment, tmp_path)
+        started.append(worker)
+        wait_until(worker.is_ready)
+        return worker
+
+    yield work
+    for worker in started:
+        worker.kill()
+    logs = "".join(worker.log.read_text() for worker in started)
+    assert not any(marker in logs for marker in MARKERS)
+
+
+@pytest.fixture
+def held(idenfy_sandbox):
+    """iDenfy bills, and answers when it is let go."""
+    arrived, released = threading.Event(), threading.Event()
+
+    def hold(message):
+        arrived.set()
+        released.wait(30)
+
+    idenfy_sandbox.on_message = hold
+    idenfy_sandbox.arrived, idenfy_sandbox.released = arrived, released
+    yield idenfy_sandbox
+    released.set()
+
+
+def books(sandbox):
+    """Requests that arrived, and SMS that were billed."""
+    return sandbox.state.sends, sandbox.state.billed(NUMBER)
+
+
+on_both = pytest.mark.parametrize(("server", "pool"), POOLS, indirect=["server"])
+
+
+@pytest.mark.parametrize(
+    ("server", "pool"), [*POOLS, ("redis", "solo")], indirect=["server"]
+)
+def test_every_pool_sends(user, idenfy_sandbox, publisher, work, pool):
+    work(pool)
+    row = start(user)
+    wait_until(lambda: outcome(row) == "sent")
+    assert books(idenfy_sandbox) == (1, 1)
+
+
+@on_both
+def test_what_a_flush_lost_is_hinted_by_the_sweep(
+    user, idenfy_sandbox, server, publisher, work, pool
+):
+    row = start(user)
+    server.flush()
+    work(pool)
+    time.sleep(0.5)
+    assert outcome(row) == "queued"
+    tasks.sweep()
+    wait_until(lambda: outcome(row) == "sent")
+    assert books(idenfy_sandbox) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("server", "pool"), [("redis", "prefork")], indirect=["server"]
+)
+def test_a_broker_that_was_down_is_found_again(
+    user, idenfy_sandbox, server, publisher, work, pool
+):
+    work(pool)
+    server.kill()
+    try:
+        row = start(user)
+    finally:
+        server.start()
+    wait_until(lambda: tasks.sweep() or outcome(row) == "sent")
+    assert books(idenfy_sandbox) == (1, 1)
+
+
+def test_a_row_that_no_broker_announced_in_time_costs_nothing(
+    user, idenfy_sandbox, server, publisher
+):
+    with refused(server, publisher):
+        row = start(user)
+    age(row, timedelta(minutes=3))
+    assert get_verification(row.pk, user=user).failure == "too_late"
+    assert maintenance.sweep() == []
+    assert books(idenfy_sandbox) == (0, 0)
+
+
+@on_both
+@pytest.mark.parametrize("kill_point", ["before claim", "inside claim"])
+def test_a_worker_killed_before_its_claim_loses_nothing(
+    user, idenfy_sandbox, publisher, work, pool, kill_point
+):
+    doomed = work(pool, kill_point)
+    row = start(user)
+    wait_until(doomed.has_ended)
+    assert (outcome(row), row.send_attempts) == ("queued", 0)
+    work(pool)
+    tasks.sweep()
+    wait_until(lambda: outcome(row) == "sent")
+    assert books(idenfy_sandbox) == (1, 1)
+
+
+@on_both
+@pytest.mark.parametrize(
+    ("kill_point", "billed"), [("before POST", 0), ("after answer", 1)]
+)
+def test_a_worker_killed_after_its_claim_leaves_the_row_unknown(
+    user, idenfy_sandbox, publisher, work, pool, kill_point, billed
+):
+    doomed = work(pool, kill_point)
+    row = start(user)
+    wait_until(doomed.has_ended)
+    assert outcome(row) == "sending"
+    age(row, LEASE)
+    tasks.sweep()
+    assert outcome(row) == "unknown"
+    tasks.send_code(str(row.pk))
+    assert books(idenfy_sandbox) == (billed, billed)
+    age(row, LEASE)
+    assert start(user).status == "queued"
+
+
+@on_both
+def test_a_worker_killed_in_its_post_never_sends_twice(
+    user, held, publisher, work, pool
+):
+    worker = work(pool)
+    row = start(user)
+    assert held.arrived.wait(20)
+    worker.kill()
+    held.released.set()
+    assert outcome(row) == "sending"
+    age(row, LEASE)
+    tasks.sweep()
+    tasks.send_code(str(row.pk))
+    assert outcome(row) == "unknown"
+    assert books(held) == (1, 1)
+
+
+@on_both
+def test_a_deploy_lets_a_post_finish(user, held, publisher, work, pool):
+    worker = work(pool)
+    row = start(user)
+    assert held.arrived.wait(20)
+    worker.process.terminate()
+    time.sleep(0.5)
+    held.released.set()
+    assert worker.process.wait(20) == 0
+    assert outcome(row) == "sent"
+    assert books(held) == (1, 1)
+
+
+def test_no_result_backend_is_needed(user, idenfy_sandbox, publisher, work):
+    dead = "redis://127.0.0.1:1/0"
+    work("threads", CELERY_RESULT_BACKEND=dead)
+    publisher.app.conf.result_backend = dead
+    try:
+        row = start(user)
+    finally:
+        publisher.app.conf.result_backend = None
+    wait_until(lambda: outcome(row) == "sent")
