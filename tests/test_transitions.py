@@ -56,7 +56,7 @@ def test_claim_takes_one_row_only(make):
 @pytest.mark.parametrize(
     "fields",
     [
-        {"next_send_at": ahead(hours=1)},
+        {"next_send_at": ahead(hours=9)},
         {"send_by": ago(seconds=1)},
         {"send_attempts": 5},
     ],
@@ -176,19 +176,19 @@ def test_settle_ends_what_is_late(make, status, fields, outcome):
 @pytest.mark.parametrize(
     ("status", "fields"),
     [
-        ("sending", {"lease_until": ahead(seconds=60)}),
-        ("queued", {"send_by": ahead(seconds=60)}),
+        ("sending", {"lease_until": ahead(hours=9)}),
+        ("queued", {"send_by": ahead(hours=9)}),
         ("queued", {"lease_until": ago(seconds=1)}),
         ("sending", {"send_by": ago(seconds=1)}),
-        ("sent", {"expires_at": ahead(seconds=60)}),
+        ("sent", {"expires_at": ahead(hours=9)}),
         ("sent", {"checks": 2}),
         ("sent", {"checks": 3, "checks_refunded": 1}),
         ("sent", {"checks": 5, "checks_refunded": 5}),
-        ("sent", {"checks": 3, "checking_until": ahead(seconds=60)}),
-        ("sent", {"checks": 6, "checking_until": ahead(seconds=60)}),
+        ("sent", {"checks": 3, "checking_until": ahead(hours=9)}),
+        ("sent", {"checks": 6, "checking_until": ahead(hours=9)}),
         (
             "sent",
-            {"expires_at": ago(seconds=1), "checking_until": ahead(seconds=60)},
+            {"expires_at": ago(seconds=1), "checking_until": ahead(hours=9)},
         ),
         *[
             (status, {"expires_at": ago(seconds=1), "checks": 9})
@@ -231,7 +231,7 @@ def test_a_check_that_was_never_answered_blocks_for_20_seconds_only(make, user):
 
 @pytest.mark.parametrize("status", OTHERS["sent"])
 def test_only_a_sent_row_is_checked(make, user, status):
-    row = make(status, expires_at=ahead(seconds=60))
+    row = make(status, expires_at=ahead(hours=9))
     assert rows.take_check(row.pk, user.pk) is None
 
 
@@ -241,7 +241,7 @@ def test_only_a_sent_row_is_checked(make, user, status):
         {"expires_at": ago(seconds=0)},
         {"checks": 3},
         {"checks": 6, "checks_refunded": 6},
-        {"checking_until": ahead(seconds=60)},
+        {"checking_until": ahead(hours=9)},
     ],
 )
 def test_a_check_is_refused(make, user, fields):
@@ -467,7 +467,7 @@ def test_checks_left(make, status, fields, left):
         ("sent", {"checks": 2, "checks_wrong": 1}, True),
         (
             "sent",
-            {"checks": 2, "checks_wrong": 1, "checking_until": ahead(hours=1)},
+            {"checks": 2, "checks_wrong": 1, "checking_until": ahead(hours=9)},
             False,
         ),
         ("verified", {"checks": 2, "checks_wrong": 1}, False),
