@@ -20,6 +20,10 @@ logger = logging.getLogger(__name__)
 # A broker that is down must not hold up the user who asks for a code.
 PUBLISH_TIMEOUT = 0.5
 PAUSE_AFTER_FAULT = 2.0
+# Proxies between here and the broker forget an idle connection, some without a word.
+KEEP_IDLE = 60.0
+# What failed sooner was closed before; what failed later has used up the time.
+CLOSED_BEFORE = 0.05
 TRANSPORT_OPTIONS = {
     "max_retries": 0,
     "interval_start": 0,
@@ -88,24 +92,45 @@ def hint(pk: uuid.UUID, *, countdown: float | None = None) -> bool:
 
 
 def _publish(pk: uuid.UUID, countdown: float | None) -> None:
-    app: Celery = send_code.app
-    producer = None if app.conf.task_always_eager else _producer(app)
+    """Once more where a kept connection turns out to be closed: two hints are as good
+    as one."""
+    is_kept = _is_kept()
+    started = time.monotonic()
+    try:
+        _send_message(pk, countdown)
+    except Exception:
+        if not is_kept or time.monotonic() - started > CLOSED_BEFORE:
+            raise
+        _drop_connection()
+        _send_message(pk, countdown)
+
+
+def _send_message(pk: uuid.UUID, countdown: float | None) -> None:
+    is_eager = send_code.app.conf.task_always_eager
     send_code.apply_async(
         (str(pk),),
         countdown=countdown or 0,
-        producer=producer,
+        producer=None if is_eager else _producer(),
         retry=False,
         ignore_result=True,
     )
 
 
-def _producer(app: Celery) -> Any:
-    """One connection a thread and process, kept while it is healthy."""
-    if getattr(_thread, "owner", None) != (os.getpid(), app):
+def _producer() -> Any:
+    """One connection a thread and process, kept while it is healthy and in use."""
+    if not _is_kept():
+        _drop_connection()
+        app: Celery = send_code.app
         _thread.connection = _connection(app)
         _thread.producer = app.amqp.Producer(_thread.connection, auto_declare=False)
         _thread.owner = (os.getpid(), app)
+    _thread.used_at = time.monotonic()
     return _thread.producer
+
+
+def _is_kept() -> bool:
+    is_own = getattr(_thread, "owner", None) == (os.getpid(), send_code.app)
+    return is_own and time.monotonic() - _thread.used_at < KEEP_IDLE
 
 
 def _connection(app: Celery) -> Any:
@@ -122,10 +147,12 @@ def _connection(app: Celery) -> Any:
 
 
 def _drop_connection() -> None:
-    connection = getattr(_thread, "connection", None)
+    process, _app = getattr(_thread, "owner", None) or (None, None)
     _thread.owner = None
-    if connection is None:
+    # One from before a fork is the parent's.
+    if process != os.getpid():
         return
+    connection = _thread.connection
     try:
         if connection.transport.driver_type == "amqp":
             # Without the closing words, which a frozen broker would not answer.

@@ -214,6 +214,23 @@ def test_a_healthy_connection_is_kept(server, publisher):
     assert open_ports(server) - before == opened != set()
 
 
+def test_a_kept_connection_that_the_broker_closed_is_opened_anew(server, publisher):
+    assert hint()
+    server.restart()
+    assert hint()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to run this")
+def test_a_connection_that_was_idle_for_long_is_not_trusted(
+    server, publisher, monkeypatch
+):
+    assert hint()
+    before = open_ports(server)
+    monkeypatch.setattr(tasks, "KEEP_IDLE", 0)
+    assert hint()
+    assert open_ports(server) - before
+
+
 FORK = """
 import os, sys, uuid
 import django
