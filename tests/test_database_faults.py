@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 import wire as w
-from django.db import OperationalError, connection, connections
+from django.db import InterfaceError, OperationalError, connection, connections
 from django.utils import timezone
 
-from django_idenfy_phone import delivery, services
+from django_idenfy_phone import delivery, maintenance, services
 from django_idenfy_phone.exceptions import CheckUnknown
 from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.testing import age
@@ -74,6 +74,21 @@ def aborting():
 def status(row):
     row.refresh_from_db()
     return row.status
+
+
+def test_a_claim_that_failed_is_made_by_the_next_hint(
+    make, wire, at_once, lose_the_database
+):
+    wire.will(SENT)
+    row = make("queued")
+    at_once(lose_the_database(lambda sock: None), [None])
+    with pytest.raises((OperationalError, InterfaceError)):
+        delivery.deliver(row.pk)
+    connection.close()
+    assert (status(row), row.send_attempts) == ("queued", 0)
+    for pk in maintenance.sweep():
+        delivery.deliver(pk)
+    assert (status(row), len(wire.requests)) == ("sent", 1)
 
 
 def test_a_send_is_written_down_on_a_new_connection(make, wire, lose_the_database):
