@@ -1,16 +1,26 @@
 """A database that goes away, aborts or lags while money is at stake."""
 
+import threading
 import time
+from collections import Counter
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
 import wire as w
-from django.db import InterfaceError, OperationalError, connection, connections
+from conftest import NUMBER
+from django.db import (
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 from django.utils import timezone
 
-from django_idenfy_phone import delivery, maintenance, services
+from django_idenfy_phone import delivery, limits, maintenance, services, transactions
 from django_idenfy_phone.exceptions import CheckUnknown
-from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.testing import age
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -134,14 +144,14 @@ def test_a_database_that_stays_away_verifies_nothing(
 @pytest.mark.parametrize("times", [1, 3, 5])
 def test_an_aborted_start_is_tried_again(api, wire, aborting, times):
     aborting(times, "startlock")
-    answer = api.post("/phone/start/", {"phone_number": "+37061234567"}, format="json")
+    answer = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
     assert answer.status_code == 202
     assert PhoneVerification.objects.count() == 1
 
 
 def test_a_start_that_is_aborted_again_and_again_is_a_clean_503(api, wire, aborting):
     aborting(1000, "startlock")
-    answer = api.post("/phone/start/", {"phone_number": "+37061234567"}, format="json")
+    answer = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
     assert (answer.status_code, answer["Retry-After"]) == (503, "2")
     assert answer.json()["code"] == "provider_unavailable"
     assert not PhoneVerification.objects.exists()
@@ -164,11 +174,115 @@ def test_an_aborted_claim_is_taken_once(make, wire, aborting):
     assert (status(row), row.send_attempts, len(wire.requests)) == ("sent", 1, 1)
 
 
+# What the database itself aborts
+
+IMPATIENCE = {
+    "sqlite": (0.2, "PRAGMA busy_timeout = 200"),
+    "postgresql": (0.2, "SET lock_timeout = 200"),
+    "mysql": (1.0, "SET innodb_lock_wait_timeout = 1"),
+}
+
+
+@pytest.fixture
+def patience():
+    """How long, in seconds, this test's connection waits for a lock."""
+    seconds, statement = IMPATIENCE[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    yield seconds
+    connection.close()
+
+
+@contextmanager
+def locked_number(seconds):
+    """As by a start that hangs."""
+    is_held, is_over = threading.Event(), threading.Event()
+
+    def hold():
+        with transaction.atomic():
+            limits.lock(limits.Claim(NUMBER, NUMBER[:-4], None, ""))
+            is_held.set()
+            is_over.wait(seconds)
+        connection.close()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    yield
+    is_over.set()
+    thread.join()
+
+
+def test_a_lock_that_is_freed_in_time_is_only_a_wait(api, wire, patience):
+    with locked_number(1.2 * patience):
+        began = time.monotonic()
+        answer = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
+        assert time.monotonic() - began > patience
+    assert answer.status_code == 202
+
+
+def test_a_lock_that_is_never_freed_is_a_clean_503(api, wire, patience):
+    with locked_number(60):
+        answer = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "2")
+    assert not PhoneVerification.objects.exists()
+
+
+@pytest.fixture
+def clash(at_once):
+    """Run two transactions, each of which has begun before either goes on."""
+    if connection.vendor not in KILL_OTHERS:
+        pytest.skip("set DATABASE_URL to a PostgreSQL or MariaDB server to run this")
+    now = timezone.now()
+    for key in "ab":
+        StartLock.objects.create(key=key, locked_at=now)
+
+    def clash(begin, go_on):
+        both = threading.Barrier(2)
+        tries = Counter()
+
+        def work(order):
+            tries[order] += 1
+            with transaction.atomic():
+                begin(order[0])
+                if tries[order] == 1:
+                    both.wait()
+                go_on(order[1])
+
+        at_once(
+            lambda order: transactions.retried(lambda: work(order), "default"),
+            ["ab", "ba"],
+        )
+        return tries.total()
+
+    return clash
+
+
+def touch(key):
+    StartLock.objects.filter(key=key).update(locked_at=timezone.now())
+
+
+def test_a_deadlock_is_tried_again(clash):
+    assert clash(touch, touch) == 3
+
+
+def test_a_serialization_failure_is_tried_again(clash):
+    if connection.vendor != "postgresql":
+        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+
+    def look(key):
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        StartLock.objects.get(key=key)
+
+    assert clash(look, lambda key: touch("a")) == 3
+
+
 # Clocks
 
 
 def started(user):
-    return services.start_verification("+37061234567", user=user)
+    return services.start_verification(NUMBER, user=user)
 
 
 def test_a_worker_ten_minutes_behind_sends_at_once(user, wire):
