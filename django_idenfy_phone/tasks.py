@@ -80,7 +80,9 @@ def hint(pk: uuid.UUID, *, countdown: float | None = None) -> bool:
         _publish(pk, countdown)
     except Exception as error:
         # Not the text: it may hold the broker's password.
-        logger.warning("Publishing failed (%s); the sweep will.", type(error).__name__)
+        logger.warning(
+            "Publishing failed (%s): the sweep hints again.", type(error).__name__
+        )
         _drop_connection()
         _paused_until = time.monotonic() + PAUSE_AFTER_FAULT
         return False
