@@ -10,7 +10,6 @@ import re
 import secrets
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from demo_stage import (
     Failed,
     Stage,
     Stopped,
+    Stopping,
     catch_signals,
     free_port,
     ok,
@@ -76,7 +76,7 @@ def main() -> int:
     return 0
 
 
-def play(folder: Path, stopping: threading.Event, once: bool) -> None:
+def play(folder: Path, stopping: Stopping, once: bool) -> None:
     site = Site(free_port(), free_port(), secrets.token_hex(6))
     say(f"Scratch folder, removed at the end: {folder}")
     with Stage(folder, environment(folder, site), stopping) as stage:

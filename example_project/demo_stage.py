@@ -3,7 +3,6 @@
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -34,14 +33,23 @@ def ok(line: str) -> None:
     say(f"ok      {line}")
 
 
-def catch_signals() -> threading.Event:
-    """What is set when somebody wants the demo to end.
+class Stopping:
+    """Whether somebody wants the demo to end.
 
-    No exception: it could come between the start of a process and its record.
+    No exception: it could come between the start of a process and its record. And no
+    Event: a signal that interrupts its wait() may find its lock held for ever.
     """
-    stopping = threading.Event()
+
+    is_set = False
+
+    def set(self, *args: object) -> None:
+        self.is_set = True
+
+
+def catch_signals() -> Stopping:
+    stopping = Stopping()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, stopping.set)
     return stopping
 
 
@@ -92,7 +100,7 @@ class Stage:
 
     folder: Path
     environment: Mapping[str, str]
-    stopping: threading.Event
+    stopping: Stopping
     services: list[Service] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -154,7 +162,8 @@ class Stage:
                 self.pause(0.5)
 
     def pause(self, seconds: float) -> None:
-        if self.stopping.wait(seconds):
+        time.sleep(seconds)
+        if self.stopping.is_set:
             raise Stopped
 
     def tell_last_lines(self) -> None:

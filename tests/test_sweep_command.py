@@ -6,7 +6,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import services
+from django.conf import settings
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.utils import timezone
 
 import django_idenfy_phone
@@ -70,3 +73,50 @@ def test_the_loop_ends_quickly_when_told(loop, signal_number):
     assert FAILED in iter(loop.stderr.readline, "")
     loop.send_signal(signal_number)
     assert loop.wait(timeout=5) == 0
+
+
+SIGNALS_AT_ALL_MOMENTS = """
+import os, random, signal
+import django
+django.setup()
+from django_idenfy_phone.management.commands.idenfy_phone_sweep import Command
+
+def sweep():
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(5e-6, 100e-6))
+
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+for _ in range(300):
+    Command().sweep_every(1e-5, sweep)
+"""
+
+
+def test_a_signal_at_any_moment_ends_the_loop():
+    command = [sys.executable, "-c", SIGNALS_AT_ALL_MOMENTS]
+    subprocess.run(
+        command,
+        check=True,
+        timeout=60,
+        env=services.environment(),
+        stdout=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_loop_that_delivers_ends_after_the_row_that_it_sends(
+    make, idenfy_sandbox, tmp_path
+):
+    held = [make("queued") for _ in range(3)]
+    own = {n: getattr(settings, n) for n in dir(settings) if n.startswith("IDENFY_")}
+    own["DATABASES"] = {"default": connection.settings_dict}
+    with subprocess.Popen(
+        [sys.executable, *LOOP, "--deliver"],
+        cwd=tmp_path,
+        env=services.environment(**own),
+        stdout=subprocess.DEVNULL,
+    ) as loop:
+        idenfy_sandbox.on_message = lambda message: loop.terminate()
+        assert loop.wait(timeout=30) == 0
+    for row in held:
+        row.refresh_from_db()
+    assert sorted(row.status for row in held) == ["queued", "queued", "sent"]
+    assert idenfy_sandbox.state.sends == 1

@@ -2,7 +2,7 @@
 
 import logging
 import signal
-import threading
+import time
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +16,13 @@ from django_idenfy_phone import delivery, maintenance, tasks
 logger = logging.getLogger(__name__)
 
 DAY = 86_400
+# How soon a pause ends for a signal.
+SLICE = 0.2
 
 
 class Command(BaseCommand):
     help = "Settle late verifications, announce again, and hint what still waits."
+    is_stopped = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
@@ -28,7 +31,6 @@ class Command(BaseCommand):
             metavar="SECONDS",
             help=_("Sweep every SECONDS until stopped, not once. 30 is a good pause."),
         )
-
         parser.add_argument(
             "--deliver",
             action="store_true",
@@ -36,28 +38,38 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sweep = sweep_and_deliver if options["deliver"] else tasks.sweep
+        sweep = self.sweep_and_deliver if options["deliver"] else tasks.sweep
         if options["loop"] is None:
             sweep()
         else:
             self.sweep_every(options["loop"], sweep)
 
     def sweep_every(self, seconds: float, sweep: Callable[[], None]) -> None:
-        # An event and no KeyboardInterrupt: a sweep that has begun is finished.
-        stop = threading.Event()
+        # No KeyboardInterrupt: a row that is being sent is finished.
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+            signal.signal(number, self.stop)
         line = _("Sweeping every %(seconds)g s. Press Ctrl-C to stop.")
         self.stdout.write(line % {"seconds": seconds})
         self.stdout.flush()
-        while not stop.is_set():
+        while not self.is_stopped:
             sweep_or_log(sweep)
-            stop.wait(seconds)
+            self.pause(seconds)
 
+    def stop(self, *args: object) -> None:
+        # A flag and no Event: set() would wait for ever for a lock that the wait()
+        # which the signal interrupts may hold.
+        self.is_stopped = True
 
-def sweep_and_deliver() -> None:
-    for pk in maintenance.sweep():
-        delivery.deliver(pk)
+    def pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self.is_stopped and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, SLICE))
+
+    def sweep_and_deliver(self) -> None:
+        for pk in maintenance.sweep():
+            if self.is_stopped:
+                break
+            delivery.deliver(pk)
 
 
 def sweep_or_log(sweep: Callable[[], None]) -> None:
