@@ -3,18 +3,14 @@
 import logging
 import re
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
-from django.db import (
-    IntegrityError,
-    InterfaceError,
-    OperationalError,
-    transaction,
-)
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
@@ -47,6 +43,7 @@ from .exceptions import (
 from .models import PhoneVerification, ProviderGate, Status
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 A_MOMENT = 2.0
 CHECK_PAUSE = 5.0
@@ -116,6 +113,7 @@ def start_or_repeat(
         raise UnknownUser from None
 
 
+@sensitive_variables("claim")
 def _store(row: PhoneVerification) -> tuple[PhoneVerification, bool]:
     """T0: locks, then limits, then the row."""
     rows = PhoneVerification.objects.primary()
@@ -148,6 +146,7 @@ def _refuse_what_comes_too_late() -> None:
         raise ProviderUnavailable(retry_after=wait)
 
 
+@sensitive_variables("phone_number", "idempotency_key", "key")
 def find_repeated_start(
     phone_number: str, *, user: Any, purpose: str, idempotency_key: str | None
 ) -> PhoneVerification | None:
@@ -159,6 +158,7 @@ def find_repeated_start(
     return _repeated(key, phone.parse(phone_number).e164)
 
 
+@sensitive_variables("text", "value")
 def _hash_key(text: str | None, user_id: Any, purpose: str) -> str | None:
     # Without a login a key would hand one stranger another's id.
     if text is None or user_id is None:
@@ -169,6 +169,7 @@ def _hash_key(text: str | None, user_id: Any, purpose: str) -> str | None:
     return salted_hmac(f"{__name__}.key", value, algorithm="sha256").hexdigest()
 
 
+@sensitive_variables("phone_number", "key")
 def _repeated(key: str | None, phone_number: str) -> PhoneVerification | None:
     if key is None:
         return None
@@ -181,9 +182,13 @@ def _repeated(key: str | None, phone_number: str) -> PhoneVerification | None:
 
 
 def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerification:
-    """The caller's row as it is now. Raises VerificationNotFound."""
+    """The caller's row as it is now. Raises VerificationNotFound.
+
+    Inside a transaction a late row is not settled first.
+    """
     rows = PhoneVerification.objects.primary().filter(pk=verification_id)
-    announce.failed(rows.owned_by(_user_id(user)).settle())
+    if not transactions.is_open(rows.db):
+        announce.failed(rows.owned_by(_user_id(user)).settle())
     row = rows.owned_by(_user_id(user)).first()
     if row is None:
         raise VerificationNotFound
@@ -215,13 +220,18 @@ def confirm_verification(
         raise _why_no_check(row, pause)
     is_verified = _judge(taken, code)
     mark = rows.mark_verified if is_verified else rows.mark_wrong
-    try:
-        transactions.persisted(partial(mark, taken), rows.db)
-    except (OperationalError, InterfaceError) as error:
-        raise CheckUnknown from error
+    _persist(partial(mark, taken))
     if is_verified:
         announce.verified(taken.pk)
-    return get_verification(verification_id, user=user)
+    return _persist(partial(get_verification, verification_id, user=user))
+
+
+def _persist(work: Callable[[], T]) -> T:
+    """After a check, which stays spent where the database stays away."""
+    try:
+        return transactions.persisted(work, PhoneVerification.objects.primary().db)
+    except transactions.LOST as error:
+        raise CheckUnknown from error
 
 
 def _pause_of_checks() -> float:
@@ -246,14 +256,14 @@ def _after_failed_check(
     """T10 where iDenfy surely did not judge the code; else the check stays spent."""
     rows = PhoneVerification.objects.primary()
     if not isinstance(error, NeverSent | RateLimited | AccountRefused):
-        rows.lose_check(row)
+        _persist(partial(rows.lose_check, row))
         return CheckUnknown()
-    rows.refund_check(row)
-    if not isinstance(error, RateLimited):
-        return ProviderUnavailable(retry_after=A_MOMENT)
-    wait = error.retry_after or CHECK_PAUSE
-    until = timezone.now() + timedelta(seconds=wait)
-    ProviderGate.change(lambda gate: gate.pause_checks(until))
+    wait = A_MOMENT
+    if isinstance(error, RateLimited):
+        wait = error.retry_after or CHECK_PAUSE
+        until = timezone.now() + timedelta(seconds=wait)
+        _persist(lambda: ProviderGate.change(lambda gate: gate.pause_checks(until)))
+    _persist(partial(rows.refund_check, row))
     return ProviderUnavailable(retry_after=wait)
 
 

@@ -5,7 +5,13 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import (
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connections,
+    transaction,
+)
 
 T = TypeVar("T")
 
@@ -13,8 +19,10 @@ TRIES = 6
 PATIENCE = 10.0
 # PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
 ABORTED_STATES = {"40001", "40P01", "55P03"}
-# MariaDB and MySQL: lock wait timeout, deadlock.
-ABORTED_NUMBERS = {1205, 1213}
+# MariaDB and MySQL: changed since it was read, lock wait timeout, deadlock.
+ABORTED_NUMBERS = {1020, 1205, 1213}
+# The last where a failover leaves a server that only reads.
+LOST = (OperationalError, InterfaceError, InternalError)
 
 
 def is_open(using: str) -> bool:
@@ -47,13 +55,14 @@ def retried(work: Callable[[], T], using: str) -> T:
 def persisted(write: Callable[[], T], using: str) -> T:
     """Write down what a paid call did, over a lost database connection too.
 
-    For about PATIENCE seconds. ``write`` must do no harm when it is run twice.
+    For about PATIENCE seconds, then it raises one of LOST. ``write`` must do no harm
+    when it is run twice.
     """
     give_up_at = time.monotonic() + PATIENCE
     while True:
         try:
             return write()
-        except (OperationalError, InterfaceError):
+        except LOST:
             if time.monotonic() > give_up_at or is_open(using):
                 raise
             connections[using].close()
@@ -62,8 +71,10 @@ def persisted(write: Callable[[], T], using: str) -> T:
 
 def is_definite_abort(error: OperationalError) -> bool:
     cause = error.__cause__
+    # psycopg's name for it, and psycopg2's.
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     return (
-        getattr(cause, "sqlstate", None) in ABORTED_STATES
+        state in ABORTED_STATES
         or (bool(error.args) and error.args[0] in ABORTED_NUMBERS)
         or str(error).startswith("database is locked")
         or str(error).startswith("database table is locked")

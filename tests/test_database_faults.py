@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import pytest
@@ -19,12 +19,20 @@ from django.db import (
 from django.utils import timezone
 
 from django_idenfy_phone import delivery, limits, maintenance, services, transactions
-from django_idenfy_phone.exceptions import CheckUnknown
+from django_idenfy_phone.exceptions import (
+    CheckUnknown,
+    CooldownActive,
+    ProviderUnavailable,
+    VerificationError,
+    VerificationExpired,
+)
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.testing import age
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SENT = w.answer(200, {"request_id": "r" * 32})
+LIMITED = w.refusal(429, "TOO_MANY_REQUESTS")
+REFUSED = w.answer(401)
 TRUE = w.answer(200, {"is_verified": True})
 FALSE = w.answer(200, {"is_verified": False})
 KILL_OTHERS = {
@@ -122,6 +130,79 @@ def test_a_true_is_written_down_on_a_new_connection(make, wire, lose_the_databas
     assert confirmed.is_verified
 
 
+@pytest.mark.parametrize(
+    ("answer", "error", "checks_left"),
+    [
+        (FALSE, None, 2),
+        (LIMITED, ProviderUnavailable, 3),
+        (REFUSED, ProviderUnavailable, 3),
+        (w.hang_up, CheckUnknown, 2),
+    ],
+)
+def test_what_became_of_a_check_is_written_down_too(
+    make, wire, lose_the_database, answer, error, checks_left
+):
+    wire.will(lose_the_database(answer))
+    row = make("sent")
+    with pytest.raises(error) if error else nullcontext():
+        services.confirm_verification(row.pk, "1234", user=row.user)
+    assert (status(row), row.checks_left) == ("sent", checks_left)
+    assert row.checking_until is None
+
+
+def test_a_database_that_is_away_for_a_while_is_waited_for(
+    make, wire, lose_the_database
+):
+    """After a failover to a server that only reads at first."""
+    if connection.vendor != "postgresql":
+        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+    set_read_only(True)
+    thread = threading.Timer(1.5, lambda: (set_read_only(False), connection.close()))
+
+    def fail_over(sock):
+        thread.start()
+        lose_the_database(SENT)(sock)
+
+    wire.will(fail_over)
+    row = make("queued")
+    began = time.monotonic()
+    delivery.deliver(row.pk)
+    assert time.monotonic() - began > 1.5
+    assert (status(row), len(wire.requests)) == ("sent", 1)
+    thread.join()
+
+
+def set_read_only(is_on):
+    """Of each connection that is opened from now on."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = off")
+        cursor.execute(
+            f"ALTER DATABASE {connection.settings_dict['NAME']} "
+            f"SET default_transaction_read_only = {'on' if is_on else 'off'}"
+        )
+
+
+def test_a_database_that_stays_away_after_a_send_leaves_it_unknown(
+    make, wire, aborting, monkeypatch
+):
+    monkeypatch.setattr("django_idenfy_phone.transactions.PATIENCE", 0.5)
+    row = make("queued")
+
+    def act(sock):
+        aborting(1000, "UPDATE")
+        SENT(sock)
+
+    wire.will(act)
+    with pytest.raises(OperationalError):
+        delivery.deliver(row.pk)
+    assert status(row) == "sending"
+    aborting(0, "")
+    age(row, timedelta(seconds=45))
+    maintenance.sweep()
+    delivery.deliver(row.pk)
+    assert (status(row), row.failure, len(wire.requests)) == ("failed", "unknown", 1)
+
+
 @pytest.mark.parametrize("answer", [TRUE, FALSE])
 def test_a_database_that_stays_away_verifies_nothing(
     make, wire, aborting, monkeypatch, answer
@@ -164,6 +245,29 @@ def test_an_aborted_check_is_taken_once(make, api, wire, aborting):
     answer = api.post(f"/phone/{row.pk}/confirm/", {"code": "1234"}, format="json")
     assert (answer.status_code, answer.json()["checks_left"]) == (200, 2)
     assert len(wire.requests) == 1
+
+
+def test_a_check_that_is_aborted_again_and_again_is_a_clean_503(
+    make, api, wire, aborting
+):
+    row = make("sent")
+    aborting(1000, "UPDATE")
+    answer = api.post(f"/phone/{row.pk}/confirm/", {"code": "1234"}, format="json")
+    assert (answer.status_code, answer.json()["code"]) == (503, "provider_unavailable")
+    assert (status(row), row.checks, wire.requests) == ("sent", 0, [])
+
+
+def test_an_aborted_refund_is_made_once(make, user, wire, aborting):
+    row = make("sent")
+
+    def act(sock):
+        aborting(2, "UPDATE")
+        LIMITED(sock)
+
+    wire.will(act)
+    with pytest.raises(ProviderUnavailable):
+        services.confirm_verification(row.pk, "1234", user=user)
+    assert (status(row), row.checks, row.checks_refunded) == ("sent", 1, 1)
 
 
 def test_an_aborted_claim_is_taken_once(make, wire, aborting):
@@ -214,7 +318,7 @@ def locked_number(seconds):
 
 
 def test_a_lock_that_is_freed_in_time_is_only_a_wait(api, wire, patience):
-    with locked_number(1.2 * patience):
+    with locked_number(3 * patience):
         began = time.monotonic()
         answer = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
         assert time.monotonic() - began > patience
@@ -237,7 +341,7 @@ def clash(at_once):
     for key in "ab":
         StartLock.objects.create(key=key, locked_at=now)
 
-    def clash(begin, go_on):
+    def clash(begin, go_on, level="READ COMMITTED"):
         both = threading.Barrier(2)
         tries = Counter()
 
@@ -249,10 +353,11 @@ def clash(at_once):
                     both.wait()
                 go_on(order[1])
 
-        at_once(
-            lambda order: transactions.retried(lambda: work(order), "default"),
-            ["ab", "ba"],
-        )
+        def run(order):
+            isolate(level)
+            transactions.retried(lambda: work(order), "default")
+
+        at_once(run, ["ab", "ba"])
         return tries.total()
 
     return clash
@@ -266,16 +371,84 @@ def test_a_deadlock_is_tried_again(clash):
     assert clash(touch, touch) == 3
 
 
-def test_a_serialization_failure_is_tried_again(clash):
-    if connection.vendor != "postgresql":
-        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+STRICTLY = {
+    "postgresql": ["SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL {}"],
+    # Newer MariaDB has the first by default.
+    "mysql": [
+        "SET SESSION innodb_snapshot_isolation = ON",
+        "SET SESSION TRANSACTION ISOLATION LEVEL {}",
+    ],
+}
 
+
+def isolate(level):
+    """This thread's connection, from its next transaction on."""
+    with connection.cursor() as cursor:
+        for statement in STRICTLY[connection.vendor]:
+            cursor.execute(statement.format(level))
+
+
+def test_a_serialization_failure_is_tried_again(clash):
     def look(key):
-        with connection.cursor() as cursor:
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         StartLock.objects.get(key=key)
 
-    assert clash(look, lambda key: touch("a")) == 3
+    def go_on(key):
+        touch("a")
+
+    assert clash(look, go_on, "REPEATABLE READ") == 3
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_20_starts_are_one_sms_under_a_stricter_isolation(user, wire, at_once, level):
+    if connection.vendor not in STRICTLY:
+        pytest.skip("set DATABASE_URL to a PostgreSQL or MariaDB server to run this")
+
+    def attempt(_):
+        isolate(level)
+        try:
+            return services.start_verification(NUMBER, user=user).status
+        except CooldownActive:
+            return "cooldown"
+        except OperationalError as error:
+            return "aborted" if transactions.is_definite_abort(error) else error
+
+    results = Counter(at_once(attempt, range(20)))
+    assert results["queued"] == 1
+    assert results["cooldown"] + results["aborted"] == 19
+    assert PhoneVerification.objects.count() == 1
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_20_checks_are_three_under_a_stricter_isolation(make, wire, at_once, level):
+    if connection.vendor not in STRICTLY:
+        pytest.skip("set DATABASE_URL to a PostgreSQL or MariaDB server to run this")
+    row = make("sent")
+
+    def attempt(_):
+        isolate(level)
+        try:
+            return services.confirm_verification(row.pk, "1234", user=row.user)
+        except VerificationError:
+            return None
+        except OperationalError as error:
+            return None if transactions.is_definite_abort(error) else error
+
+    wire.will(FALSE)
+    assert set(at_once(attempt, range(20))) <= {None, row}
+    row.refresh_from_db()
+    assert 1 <= row.checks == row.checks_wrong == len(wire.requests) <= 3
+
+
+@pytest.mark.parametrize("name", ["sqlstate", "pgcode"])
+@pytest.mark.parametrize(
+    ("state", "is_abort"), [("40001", True), ("40P01", True), ("57P01", False)]
+)
+def test_an_abort_is_known_by_its_state(name, state, is_abort):
+    """As psycopg tells it, and psycopg2."""
+    error = OperationalError("...")
+    error.__cause__ = Exception()
+    setattr(error.__cause__, name, state)
+    assert transactions.is_definite_abort(error) is is_abort
 
 
 # Clocks
@@ -314,6 +487,39 @@ def test_a_wrong_clock_during_a_send_never_sends_again(user, wire, minutes):
     for _ in range(3):
         delivery.deliver(row.pk)
     assert len(wire.requests) == 1
+    # Ahead, its lease was over, and the true answer lifted it.
+    assert status(row) == "sent"
+
+
+def test_a_clock_ahead_ends_a_code_early(make, user, wire, clock):
+    row = make("sent")
+    clock.now += timedelta(minutes=10)
+    with pytest.raises(VerificationExpired):
+        services.confirm_verification(row.pk, "1234", user=user)
+    clock.now -= timedelta(minutes=10)
+    assert (status(row), wire.requests) == ("expired", [])
+
+
+def test_a_clock_behind_ends_a_code_late_and_verifies_nothing_by_itself(
+    make, user, wire, clock
+):
+    wire.will(FALSE)
+    row = make("sent")
+    age(row, timedelta(minutes=15))
+    clock.now -= timedelta(minutes=10)
+    confirmed = services.confirm_verification(row.pk, "1234", user=user)
+    assert (confirmed.status, confirmed.is_verified) == ("sent", False)
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_hint_from_a_wrong_clock_is_as_good(user, wire, clock, minutes):
+    clock.now += timedelta(minutes=minutes)
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="2"), SENT)
+    row = started(user)
+    assert delivery.deliver(row.pk) == 2
+    clock.now += timedelta(seconds=2)
+    delivery.deliver(row.pk)
+    assert (status(row), len(wire.requests)) == ("sent", 2)
 
 
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns", "UTC"])
