@@ -27,6 +27,10 @@ class Claim(NamedTuple):
     user_id: Any
     network: str
 
+    def __repr__(self) -> str:
+        # An error report shows each frame's variables.
+        return "Claim(...)"
+
     def lock_keys(self) -> list[str]:
         keys = [_key("number", self.phone_number)]
         if self.user_id is not None:

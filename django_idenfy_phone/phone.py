@@ -28,6 +28,10 @@ class Number(NamedTuple):
     e164: str
     region: str
 
+    def __repr__(self) -> str:
+        # An error report shows each frame's variables.
+        return "Number(...)"
+
 
 def parse(text: object) -> Number:
     """Normalise what a person typed.

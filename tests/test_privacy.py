@@ -2,11 +2,16 @@
 
 import inspect
 import logging
+import sys
 
 import conftest
 import pytest
 import wire as w
 from conftest import MARKERS, NUMBER
+from django.core.signals import got_request_exception
+from django.db import OperationalError, connection
+from django.test import Client
+from django.views.debug import ExceptionReporter
 
 from django_idenfy_phone import delivery, exceptions, services
 from django_idenfy_phone.exceptions import IdenfyError, VerificationError
@@ -87,3 +92,56 @@ def test_the_search_for_leaks_finds_one(pytester):
     pytester.makepyfile("def test_leak():\n    print('it leaked')")
     result = pytester.runpytest_subprocess("-p", "no:django")
     assert result.parseoutcomes()["failed"] == 1
+
+
+@pytest.fixture
+def broken_database():
+    """Each statement of ours with a word fails, as when the connection is lost."""
+
+    def wrapper(execute, sql, *args):
+        if words and words[0] in sql and "django_idenfy_phone" in sql:
+            raise OperationalError("server closed the connection unexpectedly")
+        return execute(sql, *args)
+
+    words = []
+    with connection.execute_wrapper(wrapper):
+        yield lambda word: words.append(word)
+        words.clear()
+
+
+@pytest.fixture
+def reports():
+    """What Django mails to the admins, and error trackers show in much the same way."""
+
+    def keep(sender, request, **kwargs):
+        kept.append(ExceptionReporter(None, *sys.exc_info()).get_traceback_html())
+
+    kept = []
+    got_request_exception.connect(keep)
+    yield kept
+    got_request_exception.disconnect(keep)
+
+
+def post(user, path, **body):
+    client = Client(raise_request_exception=False)
+    client.force_login(user)
+    key = {"HTTP_IDEMPOTENCY_KEY": "the-key-of-a-client"}
+    return client.post(path, body, "application/json", **key).status_code
+
+
+@pytest.mark.parametrize("word", ["startlock", "providergate", "INSERT", "ORDER BY"])
+def test_an_error_report_of_a_start_holds_no_number(
+    user, wire, broken_database, reports, word
+):
+    broken_database(word)
+    assert post(user, "/phone/start/", phone_number=NUMBER) == 500
+    [report] = reports
+    assert not [m for m in (*MARKERS, "the-key-of-a-client") if m in report]
+
+
+def test_an_error_report_of_a_check_holds_no_code(make, wire, broken_database, reports):
+    row = make("sent")
+    broken_database("UPDATE")
+    assert post(row.user, f"/phone/{row.pk}/confirm/", code="7391") == 500
+    [report] = reports
+    assert not [m for m in (*MARKERS, "7391", row.request_id) if m in report]

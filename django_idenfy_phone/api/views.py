@@ -5,6 +5,7 @@ from typing import Any
 from django.db import OperationalError, connections
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
+from django.views.decorators.debug import sensitive_variables
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -60,6 +61,7 @@ class StartView(VerificationView):
 
     purpose = ""
 
+    @sensitive_variables("serializer", "number", "start")
     def post(self, request: Request) -> Response:
         serializer = StartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -91,6 +93,7 @@ class StatusView(VerificationView):
 class ConfirmView(VerificationView):
     """POST {"code"}: 200 and the verification, ``is_verified`` true or false."""
 
+    @sensitive_variables("serializer", "code")
     def post(self, request: Request, verification_id: str) -> Response:
         pk = _parse_id(verification_id)
         serializer = ConfirmSerializer(data=request.data)
