@@ -1,5 +1,6 @@
 """The figures behind the status command and the admin's warnings."""
 
+from collections.abc import Iterator, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -7,11 +8,13 @@ from django.db.models import Count, Min
 from django.db.models.functions import Greatest
 from django.utils import timezone
 
-from .announce import PATIENCE
-from .models import Failure, PhoneVerification, ProviderGate, Status
+from .conf import conf
+from .models import ANNOUNCE_PATIENCE, Failure, PhoneVerification, ProviderGate, Status
 
 # A worker takes a row within moments, the sweep within half a minute.
 LONG_QUEUED = timedelta(minutes=1)
+UNSENT = {Failure.UNKNOWN, Failure.RATE_LIMITED}
+ACCEPTED = {Status.SENT, Status.VERIFIED, Status.EXPIRED, Status.LOCKED}
 
 
 class Health(NamedTuple):
@@ -22,7 +25,9 @@ class Health(NamedTuple):
     """
 
     queued: int
+    oldest_queued: timedelta | None
     oldest_due: timedelta | None
+    next_slot_in: timedelta
     sends_paused_until: datetime | None
     account_paused_until: datetime | None
     checks_paused_until: datetime | None
@@ -42,29 +47,49 @@ def oldest_due() -> timedelta | None:
 def health() -> Health:
     now = timezone.now()
     rows = PhoneVerification.objects.primary()
-    waiting = oldest_due()
-    gate = ProviderGate.look()
+    queue = rows.filter(status=Status.QUEUED).aggregate(
+        depth=Count("pk"), oldest=Min("created_at")
+    )
+    gate, waiting = ProviderGate.look(), oldest_due()
     outcomes: dict[str, int] = {}
     recent = rows.filter(created_at__gt=now - timedelta(hours=1)).order_by()
     groups = recent.values_list("status", "failure").annotate(count=Count("pk"))
     for status, failure, count in groups:
         outcomes[failure or status] = count
-    unheard = rows.filter(
-        status=Status.VERIFIED, announced_at=None, verified_at__lte=now - PATIENCE
-    )
-    troubles = {
-        "account": bool(gate.account_faults) or Failure.ACCOUNT in outcomes,
-        "queue": waiting is not None and waiting > LONG_QUEUED,
-        "late": Failure.TOO_LATE in outcomes,
-        "receivers": unheard.exists(),
-    }
     return Health(
-        queued=rows.filter(status=Status.QUEUED).count(),
+        queued=queue["depth"],
+        oldest_queued=now - queue["oldest"] if queue["oldest"] else None,
         oldest_due=waiting,
+        next_slot_in=gate.next_slot(now) - now,
         sends_paused_until=gate.sends_paused_until,
         account_paused_until=gate.account_paused_until,
         checks_paused_until=gate.checks_paused_until,
         account_faults=gate.account_faults,
         outcomes=outcomes,
-        troubles=[name for name, is_true in troubles.items() if is_true],
+        troubles=list(_troubles(now, gate, outcomes.keys(), waiting)),
     )
+
+
+def _troubles(
+    now: datetime, gate: ProviderGate, outcomes: Set[str], waiting: timedelta | None
+) -> Iterator[str]:
+    rows = PhoneVerification.objects.primary()
+    if not (conf.API_KEY and conf.API_SECRET):
+        yield "key"
+    if gate.account_faults or Failure.ACCOUNT in outcomes:
+        yield "account"
+    if Failure.UNREACHABLE in outcomes:
+        yield "unreachable"
+    if outcomes & UNSENT and not outcomes & ACCEPTED:
+        yield "failing"
+    long_ago = now - LONG_QUEUED
+    leases = rows.filter(status=Status.SENDING, lease_until__lte=long_ago)
+    unannounced = rows.unannounced().filter(announce_at__lte=long_ago)
+    is_stuck = waiting is not None and waiting > LONG_QUEUED
+    if is_stuck or leases.exists() or unannounced.exists():
+        yield "queue"
+    if Failure.TOO_LATE in outcomes:
+        yield "late"
+    unheard = rows.filter(status=Status.VERIFIED, announced_at=None)
+    if unheard.filter(verified_at__lte=now - ANNOUNCE_PATIENCE).exists():
+        yield "receivers"

@@ -7,7 +7,7 @@ from django.utils import timezone
 from django_idenfy_phone.models import ProviderGate
 from django_idenfy_phone.testing import age
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("wire")]
 HOUR = timedelta(hours=1)
 
 
@@ -26,6 +26,7 @@ def test_nothing_to_say(capsys):
         0,
         [
             "Queued: 0",
+            "Next slot in: 0 s",
             "Sends paused: no",
             "Account paused: no",
             "Checks paused: no",
@@ -40,7 +41,7 @@ def test_the_last_hour_is_counted_by_outcome(make, capsys):
     make("failed", failure="unknown")
     age(make("expired"), HOUR)
     code, lines = status(capsys)
-    assert lines[5:] == [
+    assert lines[6:] == [
         "Last hour: locked: 1",
         "Last hour: sent: 2",
         "Last hour: unknown: 1",
@@ -50,24 +51,64 @@ def test_the_last_hour_is_counted_by_outcome(make, capsys):
 
 
 def test_a_queue_that_nobody_works_needs_a_person(make, capsys):
-    make("queued")
     age(make("queued"), timedelta(seconds=90))
+    make("queued")
     code, lines = status(capsys)
-    assert lines[:2] == ["Queued: 2", "Oldest due for: 90 s"]
+    assert lines[:3] == ["Queued: 2", "Oldest queued for: 90 s", "Oldest due for: 90 s"]
     assert (code, lines[-1][:22]) == (1, "A row waits too long: ")
 
 
 def test_a_short_queue_needs_nobody(make, capsys):
-    make("queued", next_send_at=timezone.now() + timedelta(seconds=30))
+    long_ago = timezone.now() - timedelta(seconds=100)
+    due_at = timezone.now() + timedelta(seconds=30)
+    make("queued", created_at=long_ago, next_send_at=due_at)
     code, lines = status(capsys)
-    assert (code, lines[:2]) == (0, ["Queued: 1", "Oldest due for: 0 s"])
+    assert lines[:3] == [
+        "Queued: 1",
+        "Oldest queued for: 100 s",
+        "Oldest due for: 0 s",
+    ]
+    assert code == 0
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(60, 0), (106, 1)])
+def test_a_lease_that_nobody_ends_needs_a_person(make, capsys, seconds, code):
+    age(make("sending"), timedelta(seconds=seconds))
+    assert status(capsys)[0] == code
+
+
+@pytest.mark.parametrize(("seconds", "code"), [(30, 0), (61, 1)])
+def test_a_signal_that_nobody_sends_needs_a_person(make, capsys, seconds, code):
+    announce_at = timezone.now() - timedelta(seconds=seconds)
+    make("verified", verified_at=timezone.now(), announce_at=announce_at)
+    assert status(capsys)[0] == code
+
+
+def test_the_next_slot_tells_how_long_a_new_row_waits(capsys):
+    next_slot_at = timezone.now() + timedelta(seconds=19 + 60.9)
+    ProviderGate.objects.create(next_slot_at=next_slot_at)
+    code, lines = status(capsys)
+    assert lines[1] in ("Next slot in: 61 s", "Next slot in: 60 s")
+    assert code == 0
+
+
+def test_a_missing_key_needs_a_person(capsys, settings):
+    settings.IDENFY_PHONE_API_KEY = ""
+    code, lines = status(capsys)
+    assert (code, lines[-1][:30]) == (1, "The API key or secret is not s")
+
+
+def test_an_unreachable_idenfy_needs_a_person(make, capsys):
+    make("failed", failure="unreachable")
+    code, lines = status(capsys)
+    assert (code, lines[-1][:27]) == (1, "iDenfy could not be reached")
 
 
 def test_a_broken_account_needs_a_person(capsys):
     until = timezone.now() + timedelta(seconds=50.9)
     ProviderGate.objects.create(account_faults=1, account_paused_until=until)
     code, lines = status(capsys)
-    assert lines[2] in ("Account paused: 51 s", "Account paused: 50 s")
+    assert lines[3] in ("Account paused: 51 s", "Account paused: 50 s")
     assert (code, lines[-1][:27]) == (1, "iDenfy refuses the account:")
 
 
@@ -82,3 +123,10 @@ def test_receivers_that_fail_for_a_day_need_a_person(make, capsys, days, code):
     row = make("verified", verified_at=timezone.now())
     age(row, timedelta(days=days))
     assert status(capsys)[0] == code
+
+
+@pytest.mark.parametrize("failure", ["unknown", "rate_limited"])
+def test_sends_that_all_fail_need_a_person(make, capsys, failure):
+    make("failed", failure=failure)
+    code, lines = status(capsys)
+    assert (code, lines[-1]) == (1, "Nothing could be sent in the last hour.")

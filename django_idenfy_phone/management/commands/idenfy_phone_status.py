@@ -10,7 +10,12 @@ from django.utils.translation import gettext_lazy
 from django_idenfy_phone import statistics
 
 TROUBLES = {
+    "key": gettext_lazy("The API key or secret is not set: every start is refused."),
     "account": gettext_lazy("iDenfy refuses the account: look at key and credits."),
+    "unreachable": gettext_lazy(
+        "iDenfy could not be reached in the last hour: look at DNS, proxy and firewall."
+    ),
+    "failing": gettext_lazy("Nothing could be sent in the last hour."),
     "queue": gettext_lazy("A row waits too long: are worker and sweep running?"),
     "late": gettext_lazy("Rows were not sent in time in the last hour."),
     "receivers": gettext_lazy("Receivers of phone_verified have failed for a day."),
@@ -23,8 +28,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         health = statistics.health()
         self._line(_("Queued"), health.queued)
-        if health.oldest_due is not None:
+        if health.oldest_queued is not None and health.oldest_due is not None:
+            self._line(_("Oldest queued for"), _seconds(health.oldest_queued))
             self._line(_("Oldest due for"), _seconds(health.oldest_due))
+        self._line(_("Next slot in"), _seconds(health.next_slot_in))
         for title, until in (
             (_("Sends paused"), health.sends_paused_until),
             (_("Account paused"), health.account_paused_until),
