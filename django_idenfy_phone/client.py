@@ -168,10 +168,10 @@ def _retry_after(text: str) -> float | None:
         seconds = float(text)
     else:
         try:
-            moment = email.utils.parsedate_to_datetime(text)
-        except ValueError:
+            moment = email.utils.parsedate_to_datetime(text).timestamp()
+        except (ValueError, OverflowError):
             return None
-        seconds = moment.timestamp() - timezone.now().timestamp()
+        seconds = moment - timezone.now().timestamp()
     shortest, longest = RETRY_AFTER_RANGE
     return float(max(shortest, min(seconds, longest)))
 

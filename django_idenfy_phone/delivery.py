@@ -47,6 +47,8 @@ def deliver(pk: uuid.UUID) -> float | None:
     row = rows.claim(pk)
     if row is None:
         announce.failed(rows.filter(pk=pk).settle())
+        if not rows.filter(pk=pk).exists():
+            logger.warning("Verification %s is gone: nothing is sent.", pk)
     elif row.status == Status.FAILED:
         announce.failed([pk])
     elif row.status == Status.QUEUED:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import amqp
 
@@ -70,6 +71,20 @@ def find(binary: str, path: str | None = None) -> str:
     if found is None:
         raise NotInstalled(f"install {binary} to run this")
     return found
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate that nobody trusts, and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
 
 
 class Broker:
@@ -173,6 +188,7 @@ class RabbitMQ(Broker):
         self.name_server_binary = find("epmd")
         super().__init__("amqp")
         self.name_server_port = str(free_port())
+        self.tls_url = f"amqps://{LOOPBACK}:{free_port()}/"
         self.name_server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -194,14 +210,25 @@ class RabbitMQ(Broker):
             self.name_server.kill()
             self.name_server.wait()
 
+    def restart(self) -> None:
+        """As one that keeps nothing on a disk."""
+        self.kill()
+        for folder in self.folder.glob("test*@localhost*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.start()
+
     def command(self) -> list[str]:
         return [self.binary, "-noinput"]
 
     def environment(self) -> dict[str, str]:
         """Nothing of a RabbitMQ that the machine runs: not even its name server."""
         here = str(self.folder)
+        certificate, key = self_signed(self.folder)
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
+            f"listeners.ssl.1 = {urlsplit(self.tls_url).netloc}\n"
+            f"ssl_options.certfile = {certificate}\n"
+            f"ssl_options.keyfile = {key}\n"
         )
         (self.folder / "env.conf").touch()
         return {
