@@ -3,16 +3,13 @@
 import logging
 import uuid
 from collections.abc import Iterable
-from datetime import timedelta
 
 from django.utils import timezone
 
-from .models import PhoneVerification
+from .models import ANNOUNCE_PATIENCE, PhoneVerification
 from .signals import phone_verified, send_failed
 
 logger = logging.getLogger(__name__)
-
-PATIENCE = timedelta(days=1)
 
 
 def verified(pk: uuid.UUID) -> None:
@@ -33,7 +30,7 @@ def _send_verified(pk: uuid.UUID) -> None:
     )
     if not any(isinstance(answer, Exception) for _, answer in answers):
         rows.mark_announced(row)
-    elif row.verified_at and timezone.now() - row.verified_at > PATIENCE:
+    elif row.verified_at and timezone.now() - row.verified_at >= ANNOUNCE_PATIENCE:
         logger.critical(
             "Verification %s: receivers of phone_verified have failed for a day.", pk
         )

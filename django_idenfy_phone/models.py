@@ -23,6 +23,8 @@ SEND_LEASE = timedelta(seconds=45)
 CHECK_LEASE = timedelta(seconds=20)
 MAX_SEND_ATTEMPTS = 5
 MINUTES_A_DAY = 24 * 60
+# So long may receivers fail before a person is called.
+ANNOUNCE_PATIENCE = timedelta(days=1)
 SEND_BURST = 20
 MAX_ACCOUNT_FAULTS = 3
 ACCOUNT_PAUSE = timedelta(seconds=60)
@@ -298,15 +300,19 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
-        """T12, first half. The next try waits a minute, then ever twice as long."""
+        """T12, first half. The next try waits a minute, then ever twice as long.
+
+        One comes when ANNOUNCE_PATIENCE ends, and then one a day.
+        """
         row = self.unannounced().filter(pk=pk).first()
         if row is None:
             return None
+        now = timezone.now()
         pause = timedelta(minutes=min(2**row.announce_attempts, MINUTES_A_DAY))
+        if row.verified_at and now < row.verified_at + ANNOUNCE_PATIENCE:
+            pause = min(pause, row.verified_at + ANNOUNCE_PATIENCE - now)
         return self.unannounced()._move_and_read(
-            pk,
-            announce_attempts=F("announce_attempts") + 1,
-            announce_at=timezone.now() + pause,
+            pk, announce_attempts=F("announce_attempts") + 1, announce_at=now + pause
         )
 
     def mark_announced(self, row: "PhoneVerification") -> bool:
@@ -549,11 +555,11 @@ class ProviderGate(models.Model):
 
     def unavailable_for(self, now: datetime) -> float | None:
         """Seconds until a start makes sense: its row could not be sent in time."""
-        if self.account_paused_until and self.account_paused_until > now:
-            return (self.account_paused_until - now).total_seconds()
-        wait = self.next_slot(now) - (now + conf.SEND_DEADLINE)
         # A slot at the very deadline is too late.
-        return wait.total_seconds() + 0.001 if wait >= timedelta(0) else None
+        useful_at = self.next_slot(now) - conf.SEND_DEADLINE + timedelta(milliseconds=1)
+        if self.account_paused_until:
+            useful_at = max(useful_at, self.account_paused_until)
+        return (useful_at - now).total_seconds() if useful_at > now else None
 
     @classmethod
     def change(cls, change: Callable[["ProviderGate"], T]) -> T:

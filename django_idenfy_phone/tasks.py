@@ -5,9 +5,11 @@ No Celery setting of the host is needed or changed.
 
 import logging
 import os
-import threading
 import time
 import uuid
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery, current_app, shared_task
@@ -22,6 +24,7 @@ PUBLISH_TIMEOUT = 0.5
 PAUSE_AFTER_FAULT = 2.0
 # Proxies between here and the broker forget an idle connection, some without a word.
 KEEP_IDLE = 60.0
+MAX_KEPT = 10
 # What failed sooner was closed before; what failed later has used up the time.
 CLOSED_BEFORE = 0.05
 TRANSPORT_OPTIONS = {
@@ -41,8 +44,9 @@ AMQP_OPTIONS = {
     "write_timeout": PUBLISH_TIMEOUT,
 }
 
-_thread = threading.local()
 _paused_until = 0.0
+# After a fault the next of several hosts comes first.
+_faults = 0
 
 
 @shared_task(name="django_idenfy_phone.send_code", ignore_result=True)
@@ -63,16 +67,20 @@ def send_code(*args: Any, **kwargs: Any) -> None:
 
 @shared_task(name="django_idenfy_phone.sweep", ignore_result=True)
 def sweep() -> None:
-    """Every 30 s: settle, announce and hint what was left behind."""
+    """Every 30 s: settle, hint and announce what was left behind."""
+    give_up_at = time.monotonic() + maintenance.PATIENCE
     for pk in maintenance.sweep():
-        if not hint(pk):
+        # No user waits here.
+        time.sleep(max(0, _paused_until - time.monotonic()))
+        if not hint(pk) or time.monotonic() > give_up_at:
             break
+    maintenance.announce_again()
 
 
 def hint(pk: uuid.UUID, *, countdown: float | None = None) -> bool:
     """Tell a worker that a row waits. Whether it was told; never raises, never waits
     long: a hint that is lost costs only the time until the next sweep."""
-    global _paused_until
+    global _paused_until, _faults
     if time.monotonic() < _paused_until:
         return False
     started = time.monotonic()
@@ -83,7 +91,8 @@ def hint(pk: uuid.UUID, *, countdown: float | None = None) -> bool:
         logger.warning(
             "Publishing failed (%s): the sweep hints again.", type(error).__name__
         )
-        _drop_connection()
+        _drop_links()
+        _faults += 1
         _paused_until = time.monotonic() + PAUSE_AFTER_FAULT
         return False
     is_slow = time.monotonic() - started > PUBLISH_TIMEOUT
@@ -96,43 +105,101 @@ def hint(pk: uuid.UUID, *, countdown: float | None = None) -> bool:
 def _publish(pk: uuid.UUID, countdown: float | None) -> None:
     """Once more where a kept connection turns out to be closed: two hints are as good
     as one."""
-    is_kept = _is_kept()
+    app: Celery = send_code.app
+    if app.conf.task_always_eager:
+        _send_message(pk, countdown, None)
+        return
     started = time.monotonic()
-    try:
-        _send_message(pk, countdown)
-    except Exception:
-        if not is_kept or time.monotonic() - started > CLOSED_BEFORE:
-            raise
-        _drop_connection()
-        _send_message(pk, countdown)
+    if link := _kept_link(app):
+        try:
+            link.publish(pk, countdown)
+        except Exception:
+            if time.monotonic() - started > CLOSED_BEFORE:
+                raise
+        else:
+            return
+    _Link(app).publish(pk, countdown)
 
 
-def _send_message(pk: uuid.UUID, countdown: float | None) -> None:
-    is_eager = send_code.app.conf.task_always_eager
+def _send_message(pk: uuid.UUID, countdown: float | None, producer: Any) -> None:
     send_code.apply_async(
         (str(pk),),
         countdown=countdown or 0,
-        producer=None if is_eager else _producer(),
+        producer=producer,
         retry=False,
         ignore_result=True,
     )
 
 
-def _producer() -> Any:
-    """One connection a thread and process, kept while it is healthy and in use."""
-    if not _is_kept():
-        _drop_connection()
-        app: Celery = send_code.app
-        _thread.connection = _connection(app)
-        _thread.producer = app.amqp.Producer(_thread.connection, auto_declare=False)
-        _thread.owner = (os.getpid(), app)
-    _thread.used_at = time.monotonic()
-    return _thread.producer
+class _Link:
+    """A connection of our own to the broker, used by one thread at a time."""
+
+    def __init__(self, app: Celery) -> None:
+        self.app, self.process = app, os.getpid()
+        self.connection = _connection(app)
+        self.producer = app.amqp.Producer(self.connection, auto_declare=False)
+        self.is_amqp = self.connection.transport.driver_name == "py-amqp"
+        self.used_at = 0.0
+
+    def publish(self, pk: uuid.UUID, countdown: float | None) -> None:
+        try:
+            if self.is_amqp and not self.connection.connected:
+                self._connect()
+            _send_message(pk, countdown, self.producer)
+        except BaseException:
+            self.close()
+            raise
+        self.used_at = time.monotonic()
+        if len(_links) < MAX_KEPT:
+            _links.append(self)
+        else:
+            self.close()
+
+    def _connect(self) -> None:
+        # Its own timeouts are options of the socket, which gevent does not heed.
+        self.connection.default_channel  # noqa: B018
+        self.connection.connection.transport.sock.settimeout(PUBLISH_TIMEOUT)
+
+    def is_usable(self, app: Celery) -> bool:
+        return self.app is app and time.monotonic() - self.used_at < KEEP_IDLE
+
+    def close(self) -> None:
+        try:
+            if self.is_amqp:
+                # Without the closing words, which a frozen broker would not answer.
+                if self.connection.connected:
+                    self.connection.connection.transport.sock.settimeout(0)
+                self.connection.collect()
+            else:
+                self.connection.release()
+        except Exception:
+            logger.exception("The broken broker connection could not be closed.")
 
 
-def _is_kept() -> bool:
-    is_own = getattr(_thread, "owner", None) == (os.getpid(), send_code.app)
-    return is_own and time.monotonic() - _thread.used_at < KEEP_IDLE
+# Those that are healthy and not in use, the newest last. Its own methods are atomic.
+_links: deque[_Link] = deque()
+
+
+def _kept_link(app: Celery) -> _Link | None:
+    for link in _taken_links():
+        if link.is_usable(app):
+            return link
+        link.close()
+    return None
+
+
+def _drop_links() -> None:
+    for link in _taken_links():
+        link.close()
+
+
+def _taken_links() -> Iterator[_Link]:
+    with suppress(IndexError):
+        while True:
+            link = _links.pop()
+            # One from before a fork is the parent's: it is forgotten, not closed.
+            if link.process == os.getpid():
+                yield link
 
 
 def _connection(app: Celery) -> Any:
@@ -140,29 +207,15 @@ def _connection(app: Celery) -> Any:
     options: dict[str, Any] = dict(TRANSPORT_OPTIONS)
     if probe.transport.driver_type == "redis":
         options |= REDIS_OPTIONS
-    elif probe.transport.driver_type == "amqp":
+    elif probe.transport.driver_name == "py-amqp":
         options |= AMQP_OPTIONS
+    hosts = deque(probe.alt)
+    hosts.rotate(-_faults)
     return app.connection_for_write(
+        ";".join(hosts) or None,
         connect_timeout=PUBLISH_TIMEOUT,
         transport_options={**(probe.transport_options or {}), **options},
     )
-
-
-def _drop_connection() -> None:
-    process, _app = getattr(_thread, "owner", None) or (None, None)
-    _thread.owner = None
-    # One from before a fork is the parent's.
-    if process != os.getpid():
-        return
-    connection = _thread.connection
-    try:
-        if connection.transport.driver_type == "amqp":
-            # Without the closing words, which a frozen broker would not answer.
-            connection.collect()
-        else:
-            connection.release()
-    except Exception:
-        logger.exception("The broken broker connection could not be closed.")
 
 
 @register

@@ -11,6 +11,7 @@ from django_idenfy_phone.signals import phone_verified, send_failed
 from django_idenfy_phone.testing import age
 
 pytestmark = pytest.mark.django_db
+MINUTE = timedelta(minutes=1)
 
 
 class Broken:
@@ -74,7 +75,7 @@ def test_the_sweep_tries_until_every_receiver_works(verified, connect):
 
     connect(phone_verified, unsteady)
     for _ in range(6):
-        maintenance.sweep()
+        maintenance.announce_again()
         age(verified, timedelta(minutes=5))
     assert answers == [None]
     assert verified.announced_at
@@ -89,26 +90,53 @@ def test_the_sweep_does_not_hurry(verified, connect):
 
     connect(phone_verified, counts)
     for _ in range(3):
-        maintenance.sweep()
+        maintenance.announce_again()
     assert len(calls) == 1
 
 
 def test_a_crash_before_the_signal_is_made_good_by_the_sweep(verified, connect):
     calls = []
     connect(phone_verified, lambda verification, **kwargs: calls.append(verification))
-    maintenance.sweep()
-    maintenance.sweep()
+    maintenance.announce_again()
+    maintenance.announce_again()
     assert calls == [verified]
 
 
-def test_a_day_of_failing_calls_for_a_person(verified, connect, caplog):
+def test_the_pauses_grow_and_a_day_of_failing_calls_for_a_person(
+    make, connect, clock, caplog
+):
+    began = clock.now
+    row = make("verified", announce_at=began, verified_at=began)
+    tries, alarms = [], []
+
+    def fails(**kwargs):
+        tries.append((clock.now - began) // MINUTE)
+        raise LookupError
+
+    connect(phone_verified, fails)
+    for _ in range(15):
+        caplog.clear()
+        maintenance.announce_again()
+        alarms += [tries[-1]] * ("CRITICAL" in levels(caplog))
+        row.refresh_from_db()
+        clock.now = row.announce_at
+    assert tries[:11] == [2**n - 1 for n in range(11)]
+    assert tries[11:] == alarms == [1440, 2880, 4320, 5760]
+
+
+def levels(caplog):
+    return [each.levelname for each in caplog.records if each.levelno > logging.INFO]
+
+
+def test_years_of_failing_are_no_error(make, connect):
     connect(phone_verified, broken)
-    age(verified, timedelta(days=1, seconds=1))
-    announce.verified(verified.pk)
-    assert [r.levelname for r in caplog.records if r.levelno > logging.INFO] == [
-        "ERROR",
-        "CRITICAL",
-    ]
+    long_ago = timezone.now() - timedelta(days=4000)
+    row = make(
+        "verified", announce_at=long_ago, verified_at=long_ago, announce_attempts=4000
+    )
+    announce.verified(row.pk)
+    row.refresh_from_db()
+    assert row.announce_attempts == 4001
 
 
 def test_the_user_of_an_anonymous_row_is_none(make, connect):

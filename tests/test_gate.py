@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 import wire as w
+from conftest import NUMBER
 from django.utils import timezone
 
 from django_idenfy_phone import delivery, maintenance, services
@@ -233,12 +234,50 @@ def start(user, number):
     return services.start_verification(number, user=user)
 
 
-def test_a_start_is_refused_while_the_account_is_broken(user, wire):
-    gate(account_paused_until=timezone.now() + 50 * SECOND)
+def post_start(api):
+    answer = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
+    wait = answer.json().get("retry_after")
+    assert answer.get("Retry-After") == (wait and str(wait))
+    return answer.status_code, wait
+
+
+@pytest.mark.parametrize(
+    ("act", "wait"),
+    [
+        (w.refusal(401, "UNAUTHORIZED"), 60),
+        # A pause of 300 s, and a new row has 180 s: the slot at its end is too late.
+        (w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="86400"), 121),
+    ],
+)
+def test_starts_are_refused_until_a_code_could_be_sent_in_time(
+    make, api, wire, clock, act, wait
+):
+    wire.will(act)
+    delivery.deliver(make("queued", phone_number="+37061234568").pk)
+    assert post_start(api) == (503, wait)
+    clock.now += (wait - 2) * SECOND
+    assert post_start(api) == (503, 2)
+    assert rows.count() == 1
+    clock.now += 2 * SECOND
+    assert post_start(api) == (202, None)
+
+
+def test_the_longer_of_two_pauses_is_told(user, wire, clock):
+    gate(
+        account_paused_until=clock.now + 10 * SECOND,
+        sends_paused_until=clock.now + 300 * SECOND,
+    )
     with pytest.raises(ProviderUnavailable) as caught:
-        start(user, "+37061234567")
-    assert 49 < caught.value.retry_after <= 50
-    assert not rows.exists()
+        start(user, NUMBER)
+    assert caught.value.retry_after == 120.001
+
+
+def test_codes_are_checked_while_sends_wait(make, user, wire):
+    until = timezone.now() + MINUTE
+    gate(sends_paused_until=until, next_slot_at=until + 60 * MINUTE)
+    wire.will(w.answer(200, {"is_verified": True}))
+    row = make("sent")
+    assert services.confirm_verification(row.pk, "1234", user=user).is_verified
 
 
 @pytest.mark.parametrize(

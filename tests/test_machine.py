@@ -74,6 +74,11 @@ MORTAL = {
 }
 
 
+def sweep_and_announce():
+    maintenance.sweep()
+    maintenance.announce_again()
+
+
 class Row:
     """The model: what the world saw of one row."""
 
@@ -239,7 +244,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(lives=LIVES)
     def sweep(self, lives):
-        self.begin(maintenance.sweep, lives)
+        self.begin(sweep_and_announce, lives)
 
     # What must hold
 
@@ -270,7 +275,7 @@ class Machine(RuleBasedStateMachine):
     def end_all(self):
         """A sweep past all deadlines: even those of what still waits for iDenfy."""
         self.clock.now += timedelta(days=2)
-        self.begin(maintenance.sweep, None)
+        self.begin(sweep_and_announce, None)
         self.judge_all()
         assert all(row.has_ended() for row in self.known.values()), "stuck"
 

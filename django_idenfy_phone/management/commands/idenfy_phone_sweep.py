@@ -68,8 +68,9 @@ class Command(BaseCommand):
     def sweep_and_deliver(self) -> None:
         for pk in maintenance.sweep():
             if self.is_stopped:
-                break
+                return
             delivery.deliver(pk)
+        maintenance.announce_again()
 
 
 def sweep_or_log(sweep: Callable[[], None]) -> None:
