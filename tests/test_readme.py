@@ -5,14 +5,18 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.core.management import call_command, load_command_class
+from django.utils import timezone
 from docutils.core import publish_doctree
 
 from django_idenfy_phone import checks
 from django_idenfy_phone.api.errors import STATUS
 from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, PREFIX, Settings
+from django_idenfy_phone.testing import age
 
 README = (Path(__file__).parents[1] / "README.rst").read_text(encoding="utf-8")
 
@@ -192,7 +196,7 @@ def run(project, *command):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -233,3 +237,29 @@ def test_the_commands_of_the_readme_exist():
     named = set(re.findall(r"manage\.py\s+(idenfy_phone_\w+)", README))
     folder = Path(checks.__file__).parent / "management" / "commands"
     assert named == {path.stem for path in folder.glob("idenfy_phone_*.py")}
+
+
+def shown_commands():
+    lines = "\n".join(snippets("console")).splitlines()
+    commands = [line.partition("  #")[0].split("manage.py ")[-1] for line in lines]
+    return [each.split() for each in commands if each.startswith("idenfy_phone_")]
+
+
+@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
+def test_each_shown_command_takes_its_options(words):
+    name, *options = words
+    command = load_command_class("django_idenfy_phone", name)
+    command.create_parser("manage.py", name).parse_args(options)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("wire")
+def test_the_shown_status_is_what_is_printed(make, capsys):
+    for _ in range(2):
+        age(make("queued"), timedelta(seconds=95))
+    make("verified", announced_at=timezone.now())
+    with pytest.raises(SystemExit):
+        call_command("idenfy_phone_status")
+    [shown] = snippets("text")
+    printed = capsys.readouterr().out
+    assert printed.rstrip() == shown.rstrip().replace("verified: 41", "verified: 1")
