@@ -139,7 +139,8 @@ class Workers:
         command = [sys.executable, TESTS / "worker_nursery.py", f"--pool={pool}"]
         options = ["--concurrency=3", "--loglevel=WARNING", "--without-heartbeat"]
         quiet = ["--without-gossip", "--without-mingle"]
-        with (folder / "workers.log").open("wb") as log:
+        self.log = folder / "workers.log"
+        with self.log.open("wb") as log:
             self.nursery = subprocess.Popen(
                 [*command, *options, *quiet],
                 cwd=folder,
@@ -162,6 +163,7 @@ class Workers:
         """A whole worker, or one process of its pool."""
         pid = random.choice(self.pids)
         pool = pool_of(pid)
+        self.deaths.append(timezone.now())
         if pool and random.random() < 0.6:
             kill_hard(os.kill, random.choice(pool))
             self.killed["of its pool"] += 1
@@ -170,7 +172,10 @@ class Workers:
             self.killed["whole"] += 1
             self.pids.remove(pid)
             self.start()
-        self.deaths.append(timezone.now())
+
+    def called_unknown(self, row):
+        """Whether a worker ended the row itself, rather than its lease."""
+        return f"Verification {row.pk}: unknown" in self.log.read_text()
 
     def stop(self):
         for pid in self.pids:
@@ -387,9 +392,7 @@ class Run:
             case "sent":
                 return "its code was refused"
             case "unknown":
-                is_uncertain = bool(moods) and moods[-1] in UNCERTAIN
-                if not is_uncertain and not self.died_with_a_worker(row):
-                    return "its outcome was known"
+                return self.why_not_unknown(row, moods)
             case "too_late" | "rate_limited":
                 if billed:
                     return "it was billed"
@@ -398,6 +401,13 @@ class Run:
             case _:
                 return "iDenfy never said so"
         return None
+
+    def why_not_unknown(self, row, moods):
+        if moods and moods[-1] in UNCERTAIN:
+            return None
+        if self.workers.called_unknown(row):
+            return "its outcome was known"
+        return None if self.died_with_a_worker(row) else "nobody died with it"
 
     def died_with_a_worker(self, row):
         return any(

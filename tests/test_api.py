@@ -11,7 +11,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 from wire import answer, refusal, reset
 
-from django_idenfy_phone import services
+from django_idenfy_phone import services, tasks
 from django_idenfy_phone.exceptions import InsideTransaction
 from django_idenfy_phone.models import PhoneVerification
 
@@ -654,6 +654,13 @@ def test_another_token_user_finds_nothing(make, user):
 
 
 @pytest.fixture
+def eager():
+    tasks.send_code.app.conf.task_always_eager = True
+    yield
+    tasks.send_code.app.conf.task_always_eager = False
+
+
+@pytest.fixture
 def atomic_requests(monkeypatch):
     for connection in connections.all():
         monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
@@ -717,11 +724,18 @@ def test_a_check_is_committed_before_idenfy_is_asked(api, make, wire, atomic_req
 
 @pytest.mark.django_db(transaction=True)
 def test_a_start_leaves_after_its_commit_with_atomic_requests(
-    api, host, idenfy_sandbox, atomic_requests
+    api, host, wire, atomic_requests, eager
 ):
-    started = start(api, "/signup/")
-    assert started.status_code == 202
-    assert idenfy_sandbox.code_for(NUMBER)
+    statuses = []
+
+    def look(sock):
+        statuses.append(PhoneVerification.objects.get().status)
+        connections.close_all()
+        answer(500)(sock)
+
+    wire.will(look)
+    assert start(api, "/signup/").status_code == 202
+    assert statuses == ["sending"]
 
 
 def test_confirming_inside_a_transaction_asks_idenfy_nothing(user, make, wire):

@@ -11,7 +11,7 @@ SETTINGS = """
 from project.settings import *
 
 DATABASES = {
-    alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"{alias}.sqlite3"}
+    alias: SQLITE | {"TEST": {"NAME": f"{alias}.sqlite3"}}
     for alias in ("default", "phones", "replica")
 }
 DATABASE_ROUTERS = ["routing.Router"]
@@ -29,13 +29,56 @@ class Router:
         return True
 """
 TEST = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
 import pytest
+from django.db import connections, transaction
 from rest_framework.test import APIClient
-from django_idenfy_phone import maintenance, services
+from django_idenfy_phone import maintenance, services, tasks
+from django_idenfy_phone.exceptions import CooldownActive, InsideTransaction
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.signals import phone_verified
 
-@pytest.mark.django_db(transaction=True, databases=["default", "phones", "replica"])
+pytestmark = pytest.mark.django_db(
+    transaction=True, databases=["default", "phones", "replica"]
+)
+
+def start():
+    return services.start_verification("+37060012345", user=None)
+
+@pytest.fixture
+def eager():
+    tasks.send_code.app.conf.task_always_eager = True
+    yield
+    tasks.send_code.app.conf.task_always_eager = False
+
+def test_the_sms_leaves_after_the_commit_there(idenfy_sandbox, eager):
+    with transaction.atomic(using="phones"):
+        start()
+        assert idenfy_sandbox.state.sends == 0
+    assert idenfy_sandbox.state.sends == 1
+
+def test_only_a_transaction_there_forbids_a_check(idenfy_sandbox, eager):
+    row = start()
+    code = idenfy_sandbox.code_for("+37060012345")
+    with transaction.atomic(using="phones"), pytest.raises(InsideTransaction):
+        services.confirm_verification(row.pk, code)
+    with transaction.atomic(using="default"):
+        assert services.confirm_verification(row.pk, code).is_verified
+
+def test_10_starts_are_one_sms_there(idenfy_sandbox):
+    both = threading.Barrier(10)
+    def attempt(_):
+        both.wait()
+        try:
+            return start().status
+        except CooldownActive:
+            return "cooldown"
+        finally:
+            connections.close_all()
+    with ThreadPoolExecutor(10) as pool:
+        assert sorted(pool.map(attempt, range(10))) == ["cooldown"] * 9 + ["queued"]
+
 def test_the_write_database_judges(idenfy_sandbox):
     heard = []
     def receiver(verification, **kwargs):
@@ -85,7 +128,7 @@ def test_a_router_that_splits_reads_and_writes_is_obeyed(project):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
-    assert "1 passed" in result.stdout, result.stdout
+    assert "4 passed" in result.stdout, result.stdout
