@@ -49,7 +49,7 @@ def site():
             "password": re.search(r"password (\S+)", text)[1],
         }
         demo.send_signal(signal.SIGINT)
-        demo.communicate(timeout=30)
+        demo.communicate(timeout=90)
 
 
 @pytest.fixture(scope="module")

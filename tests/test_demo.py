@@ -47,7 +47,7 @@ class Demo(subprocess.Popen):
 
     def end(self):
         """What it still prints; its status; the processes that it left behind."""
-        output, _ = self.communicate(timeout=60)
+        output, _ = self.communicate(timeout=180)
         return output, self.returncode, list(filter(self.owns, Path("/proc").glob("*")))
 
     def owns(self, process):
