@@ -263,7 +263,10 @@ class Migration(migrations.Migration):
                     models.Index(fields=["created_at"], name="idenfy_phone_site"),
                     models.Index(
                         condition=models.Q(
-                            ("status__in", ("queued", "sending", "sent"))
+                            ("status", "queued"),
+                            ("status", "sending"),
+                            ("status", "sent"),
+                            _connector="OR",
                         ),
                         fields=["status", "next_send_at"],
                         name="idenfy_phone_open",

@@ -1,0 +1,74 @@
+"""The sweep runs every 30 seconds, over a table that only grows."""
+
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from django_idenfy_phone import maintenance
+from django_idenfy_phone.models import PhoneVerification
+
+TABLE = "django_idenfy_phone_phoneverification"
+ANALYZE = {
+    "sqlite": "ANALYZE",
+    "postgresql": f"ANALYZE {TABLE}",
+    "mysql": f"ANALYZE TABLE {TABLE}",
+}
+WHOLE_TABLE = {
+    "sqlite": f"SCAN {TABLE}",
+    "postgresql": f"Seq Scan on {TABLE}",
+    "mysql": f"'{TABLE}', 'ALL'",
+}
+EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mysql": "EXPLAIN"}
+
+
+@pytest.fixture
+def a_log_of_ended_rows(make):
+    """And one row of each kind that a sweep looks for."""
+    long_ago = timezone.now() - timedelta(days=1)
+    ended = {"created_at": long_ago, "send_by": long_ago, "next_send_at": long_ago}
+    PhoneVerification.objects.bulk_create(
+        PhoneVerification(
+            phone_number=f"+370612{n:05}", region="LT", status=status, **ended
+        )
+        for status in ("expired", "locked")
+        for n in range(2500)
+    )
+    make("queued")
+    make("sending")
+    make("sent")
+    make("verified", announce_at=timezone.now())
+    with connection.cursor() as cursor:
+        cursor.execute(ANALYZE[connection.vendor])
+
+
+@pytest.fixture
+def plans():
+    """How the database carries out each SELECT of our table."""
+
+    def wrapper(execute, sql, params, many, context):
+        if sql.lstrip("(").startswith("SELECT") and "phoneverification" in sql:
+            explain = EXPLAIN[connection.vendor]
+            execute(f"{explain} {sql}", params, many, context)
+            found.append(str(context["cursor"].fetchall()))
+        return execute(sql, params, many, context)
+
+    found = []
+    with connection.execute_wrapper(wrapper):
+        yield found
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_sweep_looks_at_open_rows_only(a_log_of_ended_rows, plans):
+    maintenance.sweep()
+    # The four endings, and what is due.
+    assert len(plans) == 2
+    assert all("idenfy_phone_open" in plan for plan in plans), plans
+    assert not any(WHOLE_TABLE[connection.vendor] in plan for plan in plans), plans
+
+
+@pytest.mark.django_db(transaction=True)
+def test_unheard_signals_have_an_index_of_their_own(a_log_of_ended_rows, plans):
+    maintenance.announce_again()
+    assert "idenfy_phone_unannounced" in plans[0], plans
