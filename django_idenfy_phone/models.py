@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .conf import conf
+from .conf import Limit, conf
 from .phone import E164Field, mask
 from .transactions import retried
 
@@ -29,6 +29,8 @@ SEND_BURST = 20
 MAX_ACCOUNT_FAULTS = 3
 ACCOUNT_PAUSE = timedelta(seconds=60)
 ALARM_PAUSE = timedelta(seconds=60)
+# The client cuts a Retry-After at 5 minutes, and clocks differ a little.
+LONGEST_PAUSE = timedelta(minutes=6)
 
 
 class Status(models.TextChoices):
@@ -539,28 +541,37 @@ class ProviderGate(models.Model):
         return {"next_send_at": slot, "slot_held": True}
 
     def resumes_at(self, now: datetime) -> datetime:
-        pauses = (self.sends_paused_until, self.account_paused_until)
-        return max([now, *filter(None, pauses)])
+        return max(
+            _ahead(self.sends_paused_until, now, LONGEST_PAUSE),
+            _ahead(self.account_paused_until, now, LONGEST_PAUSE),
+        )
+
+    def checks_resume_at(self, now: datetime) -> datetime:
+        return _ahead(self.checks_paused_until, now, LONGEST_PAUSE)
 
     def next_slot(self, now: datetime) -> datetime:
         """When the next send may leave."""
         earliest = self.resumes_at(now)
         rate = conf.SEND_RATE
-        if rate is None or self.next_slot_at is None:
+        if rate is None:
             return earliest
-        return max(earliest, self.next_slot_at - rate.interval * (SEND_BURST - 1))
+        burst = rate.interval * (SEND_BURST - 1)
+        return max(earliest, self._arrival(now, rate) - burst)
+
+    def _arrival(self, now: datetime, rate: Limit) -> datetime:
+        longest = max(LONGEST_PAUSE, conf.SEND_DEADLINE) + rate.interval * SEND_BURST
+        return max(self.resumes_at(now), _ahead(self.next_slot_at, now, longest))
 
     def _take_slot(self, now: datetime) -> None:
         if rate := conf.SEND_RATE:
-            arrival = max(self.resumes_at(now), self.next_slot_at or now)
-            self.next_slot_at = arrival + rate.interval
+            self.next_slot_at = self._arrival(now, rate) + rate.interval
 
     def unavailable_for(self, now: datetime) -> float | None:
         """Seconds until a start makes sense: its row could not be sent in time."""
         # A slot at the very deadline is too late.
         useful_at = self.next_slot(now) - conf.SEND_DEADLINE + timedelta(milliseconds=1)
-        if self.account_paused_until:
-            useful_at = max(useful_at, self.account_paused_until)
+        account = _ahead(self.account_paused_until, now, LONGEST_PAUSE)
+        useful_at = max(useful_at, account)
         return (useful_at - now).total_seconds() if useful_at > now else None
 
     @classmethod
@@ -579,13 +590,16 @@ class ProviderGate(models.Model):
 
     def pause_sends(self, until: datetime) -> None:
         """No sends until then, and no burst after it."""
-        self.sends_paused_until = max(until, self.sends_paused_until or until)
+        now = timezone.now()
+        paused = _ahead(self.sends_paused_until, now, LONGEST_PAUSE)
+        self.sends_paused_until = max(until, paused)
         if rate := conf.SEND_RATE:
-            arrival = self.sends_paused_until + rate.interval * (SEND_BURST - 1)
-            self.next_slot_at = max(arrival, self.next_slot_at or arrival)
+            burst = rate.interval * (SEND_BURST - 1)
+            arrival = self._arrival(now, rate)
+            self.next_slot_at = max(arrival, self.sends_paused_until + burst)
 
     def pause_checks(self, until: datetime) -> None:
-        self.checks_paused_until = max(until, self.checks_paused_until or until)
+        self.checks_paused_until = max(until, self.checks_resume_at(timezone.now()))
 
     def note_account_fault(self, now: datetime, *, is_certain: bool) -> bool:
         """Whether to alarm: once a minute.
@@ -596,7 +610,7 @@ class ProviderGate(models.Model):
         self.account_faults += 1
         if is_certain or self.account_faults >= MAX_ACCOUNT_FAULTS:
             self.account_paused_until = now + ACCOUNT_PAUSE
-        if self.alarmed_at and now - self.alarmed_at < ALARM_PAUSE:
+        if self.alarmed_at and timedelta(0) <= now - self.alarmed_at < ALARM_PAUSE:
             return False
         self.alarmed_at = now
         return True
@@ -606,6 +620,15 @@ class ProviderGate(models.Model):
         """Account faults in a row start anew."""
         gates = cls.objects.using(PhoneVerification.objects.primary().db)
         gates.filter(pk=1, account_faults__gt=0).update(account_faults=0)
+
+
+def _ahead(moment: datetime | None, now: datetime, longest: timedelta) -> datetime:
+    """``moment``, or ``now`` where it is past, or further ahead than it can be.
+
+    Then a host whose clock is wrong wrote it, or all clocks were set back since: it
+    must not stop the others.
+    """
+    return moment if moment and now < moment <= now + longest else now
 
 
 def _sending(now: datetime) -> dict[str, Any]:

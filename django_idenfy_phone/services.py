@@ -236,8 +236,8 @@ def _persist(work: Callable[[], T]) -> T:
 
 def _pause_of_checks() -> float:
     """Seconds until iDenfy may be asked again; 0 where it may be now."""
-    until, now = ProviderGate.look().checks_paused_until, timezone.now()
-    return max(0.0, (until - now).total_seconds()) if until else 0.0
+    now = timezone.now()
+    return (ProviderGate.look().checks_resume_at(now) - now).total_seconds()
 
 
 @sensitive_variables("code")

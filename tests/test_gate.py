@@ -54,6 +54,7 @@ def gate(**fields):
 @pytest.fixture
 def slowly(settings):
     settings.IDENFY_PHONE_SEND_RATE = "1/m"
+    settings.IDENFY_PHONE_SEND_DEADLINE = timedelta(hours=1)
 
 
 @pytest.fixture
@@ -303,6 +304,45 @@ def test_a_start_that_could_not_be_sent_in_time_is_refused(user, idenfy, clock, 
 def test_a_start_that_waits_a_little_is_accepted(user, wire):
     gate(sends_paused_until=timezone.now() + 2 * MINUTE)
     assert start(user, "+37061234567").status == "queued"
+
+
+# Clocks
+
+
+@pytest.mark.parametrize("others", [10 * MINUTE, 60 * MINUTE, -10 * MINUTE])
+def test_a_host_whose_clock_is_wrong_stops_no_other(make, api, idenfy, clock, others):
+    clock.now += others
+    for _ in range(25):
+        elsewhere = {"phone_number": "+37060012345", "number_block": "", "user": None}
+        delivery.deliver(make("queued", **elsewhere).pk)
+    now, later = clock.now, clock.now + 300 * SECOND
+    for change in (
+        lambda gate: gate.pause_sends(later),
+        lambda gate: gate.pause_checks(later),
+        lambda gate: gate.note_account_fault(now, is_certain=True),
+    ):
+        ProviderGate.change(change)
+    clock.now -= others
+    assert post_start(api) == (202, None)
+    row = rows.get(phone_number=NUMBER)
+    assert delivery.deliver(row.pk) is None
+    row.refresh_from_db()
+    assert row.status == "sent"
+    answer = api.post(f"/phone/{row.pk}/confirm/", {"code": "1234"}, format="json")
+    assert answer.json()["code"] == "check_unknown"
+
+
+def test_a_pause_that_a_wrong_clock_wrote_is_replaced(wire, clock):
+    gate(
+        sends_paused_until=clock.now + 60 * MINUTE,
+        checks_paused_until=clock.now + 60 * MINUTE,
+        next_slot_at=clock.now + 60 * MINUTE,
+    )
+    ProviderGate.change(lambda gate: gate.pause_sends(clock.now + 7 * SECOND))
+    ProviderGate.change(lambda gate: gate.pause_checks(clock.now + 7 * SECOND))
+    found = ProviderGate.look()
+    for resumes_at in (found.next_slot, found.resumes_at, found.checks_resume_at):
+        assert resumes_at(clock.now) == clock.now + 7 * SECOND
 
 
 # After an outage
