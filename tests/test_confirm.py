@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 import wire as w
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
 from django_idenfy_phone import services
@@ -107,6 +107,15 @@ def test_one_check_at_a_time(make, wire):
     with pytest.raises(CheckInProgress):
         confirm(row)
     assert wire.requests == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_late_row_can_be_read_inside_a_transaction(sent, user):
+    age(sent, timedelta(minutes=11))
+    with transaction.atomic():
+        row = services.get_verification(sent.pk, user=user)
+    assert row.status == "sent"
+    assert services.get_verification(sent.pk, user=user).status == "expired"
 
 
 # A check whose answer was lost

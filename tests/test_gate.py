@@ -104,8 +104,11 @@ def test_duplicate_hints_take_one_slot(queued, idenfy, slowly):
     assert gaps() == [1]
 
 
-def test_a_slot_past_the_deadline_is_too_late_and_not_taken(queued, idenfy, slowly):
-    used_up(61)
+@pytest.mark.parametrize("minutes", [60, 61])
+def test_a_slot_at_or_past_the_deadline_is_too_late_and_not_taken(
+    queued, idenfy, slowly, clock, minutes
+):
+    used_up(minutes)
     row, before = queued(), ProviderGate.look().next_slot_at
     assert delivery.deliver(row.pk) is None
     row.refresh_from_db()
