@@ -258,6 +258,29 @@ def test_a_silent_broker_costs_the_user_half_a_second(
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_embedded_broker_holds_nobody_up(user, wire, broker, tmp_path, is_there):
+    folder = tmp_path / "messages"
+    if is_there:
+        folder.mkdir()
+    before = broker.app.conf.broker_transport_options
+    broker.app.conf.broker_transport_options = {
+        "data_folder_in": folder,
+        "data_folder_out": folder,
+        "control_folder": tmp_path / "control",
+    }
+    try:
+        broker.use("filesystem://")
+        started = time.monotonic()
+        row = start(user)
+        assert time.monotonic() - started < 1
+    finally:
+        broker.app.conf.broker_transport_options = before
+    assert row.status == "queued"
+    assert len(list(folder.glob("*.msg"))) == is_there
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_row_that_nobody_was_told_of_is_hinted_by_the_sweep(user, wire, queue):
     row = start(user)
     queue.clear()
