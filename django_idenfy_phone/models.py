@@ -22,15 +22,22 @@ T = TypeVar("T")
 SEND_LEASE = timedelta(seconds=45)
 CHECK_LEASE = timedelta(seconds=20)
 MAX_SEND_ATTEMPTS = 5
+A_DAY = timedelta(days=1)
 MINUTES_A_DAY = 24 * 60
 # So long may receivers fail before a person is called.
-ANNOUNCE_PATIENCE = timedelta(days=1)
+ANNOUNCE_PATIENCE = A_DAY
 SEND_BURST = 20
 MAX_ACCOUNT_FAULTS = 3
 ACCOUNT_PAUSE = timedelta(seconds=60)
 ALARM_PAUSE = timedelta(seconds=60)
-# The client cuts a Retry-After at 5 minutes, and clocks differ a little.
-LONGEST_PAUSE = timedelta(minutes=6)
+# By less, no clock is wrong.
+CLOCKS_DIFFER = timedelta(minutes=1)
+# The client cuts a Retry-After at 5 minutes.
+LONGEST_PAUSES = {
+    "sends": timedelta(minutes=5),
+    "checks": timedelta(minutes=5),
+    "account": ACCOUNT_PAUSE,
+}
 
 
 class Status(models.TextChoices):
@@ -305,15 +312,15 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
         """T12, first half. The next try waits a minute, then ever twice as long.
 
-        One comes when ANNOUNCE_PATIENCE ends, and then one a day.
+        One comes when ANNOUNCE_PATIENCE ends, and from then on one a day.
         """
         row = self.unannounced().filter(pk=pk).first()
         if row is None:
             return None
         now = timezone.now()
+        patience = (row.verified_at or now) + ANNOUNCE_PATIENCE - now
         pause = timedelta(minutes=min(2**row.announce_attempts, MINUTES_A_DAY))
-        if row.verified_at and now < row.verified_at + ANNOUNCE_PATIENCE:
-            pause = min(pause, row.verified_at + ANNOUNCE_PATIENCE - now)
+        pause = min(pause, patience) if patience > timedelta(0) else A_DAY
         return self.unannounced()._move_and_read(
             pk, announce_attempts=F("announce_attempts") + 1, announce_at=now + pause
         )
@@ -541,13 +548,13 @@ class ProviderGate(models.Model):
         return {"next_send_at": slot, "slot_held": True}
 
     def resumes_at(self, now: datetime) -> datetime:
-        return max(
-            _ahead(self.sends_paused_until, now, LONGEST_PAUSE),
-            _ahead(self.account_paused_until, now, LONGEST_PAUSE),
-        )
+        """When sends may go on; ``now`` where nothing pauses them."""
+        return max(self.end_of_pause("sends", now), self.end_of_pause("account", now))
 
-    def checks_resume_at(self, now: datetime) -> datetime:
-        return _ahead(self.checks_paused_until, now, LONGEST_PAUSE)
+    def end_of_pause(self, kind: str, now: datetime) -> datetime:
+        """Of "sends", "account" or "checks"; ``now`` where there is none."""
+        until: datetime | None = getattr(self, f"{kind}_paused_until")
+        return _ahead(until, now, LONGEST_PAUSES[kind])
 
     def next_slot(self, now: datetime) -> datetime:
         """When the next send may leave."""
@@ -559,8 +566,9 @@ class ProviderGate(models.Model):
         return max(earliest, self._arrival(now, rate) - burst)
 
     def _arrival(self, now: datetime, rate: Limit) -> datetime:
-        longest = max(LONGEST_PAUSE, conf.SEND_DEADLINE) + rate.interval * SEND_BURST
-        return max(self.resumes_at(now), _ahead(self.next_slot_at, now, longest))
+        earliest = self.resumes_at(now)
+        longest = max(earliest - now, conf.SEND_DEADLINE) + rate.interval * SEND_BURST
+        return max(earliest, _ahead(self.next_slot_at, now, longest))
 
     def _take_slot(self, now: datetime) -> None:
         if rate := conf.SEND_RATE:
@@ -570,8 +578,7 @@ class ProviderGate(models.Model):
         """Seconds until a start makes sense: its row could not be sent in time."""
         # A slot at the very deadline is too late.
         useful_at = self.next_slot(now) - conf.SEND_DEADLINE + timedelta(milliseconds=1)
-        account = _ahead(self.account_paused_until, now, LONGEST_PAUSE)
-        useful_at = max(useful_at, account)
+        useful_at = max(useful_at, self.end_of_pause("account", now))
         return (useful_at - now).total_seconds() if useful_at > now else None
 
     @classmethod
@@ -591,15 +598,15 @@ class ProviderGate(models.Model):
     def pause_sends(self, until: datetime) -> None:
         """No sends until then, and no burst after it."""
         now = timezone.now()
-        paused = _ahead(self.sends_paused_until, now, LONGEST_PAUSE)
-        self.sends_paused_until = max(until, paused)
+        self.sends_paused_until = max(until, self.end_of_pause("sends", now))
         if rate := conf.SEND_RATE:
             burst = rate.interval * (SEND_BURST - 1)
             arrival = self._arrival(now, rate)
             self.next_slot_at = max(arrival, self.sends_paused_until + burst)
 
     def pause_checks(self, until: datetime) -> None:
-        self.checks_paused_until = max(until, self.checks_resume_at(timezone.now()))
+        paused_until = self.end_of_pause("checks", timezone.now())
+        self.checks_paused_until = max(until, paused_until)
 
     def note_account_fault(self, now: datetime, *, is_certain: bool) -> bool:
         """Whether to alarm: once a minute.
@@ -628,7 +635,8 @@ def _ahead(moment: datetime | None, now: datetime, longest: timedelta) -> dateti
     Then a host whose clock is wrong wrote it, or all clocks were set back since: it
     must not stop the others.
     """
-    return moment if moment and now < moment <= now + longest else now
+    is_true = moment is not None and now < moment <= now + longest + CLOCKS_DIFFER
+    return moment if moment and is_true else now
 
 
 def _sending(now: datetime) -> dict[str, Any]:

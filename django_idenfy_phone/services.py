@@ -237,7 +237,7 @@ def _persist(work: Callable[[], T]) -> T:
 def _pause_of_checks() -> float:
     """Seconds until iDenfy may be asked again; 0 where it may be now."""
     now = timezone.now()
-    return (ProviderGate.look().checks_resume_at(now) - now).total_seconds()
+    return (ProviderGate.look().end_of_pause("checks", now) - now).total_seconds()
 
 
 @sensitive_variables("code")

@@ -1,6 +1,6 @@
 """The figures behind the status command and the admin's warnings."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -13,24 +13,26 @@ from .models import ANNOUNCE_PATIENCE, Failure, PhoneVerification, ProviderGate,
 
 # A worker takes a row within moments, the sweep within half a minute.
 LONG_QUEUED = timedelta(minutes=1)
-UNSENT = {Failure.UNKNOWN, Failure.RATE_LIMITED}
+PAUSES = ("sends", "account", "checks")
+# One or two may be chance.
+MANY = 3
+UNSENT = (Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.UNREACHABLE)
 ACCEPTED = {Status.SENT, Status.VERIFIED, Status.EXPIRED, Status.LOCKED}
 
 
 class Health(NamedTuple):
     """How sending and announcing are going.
 
-    ``outcomes`` counts the last hour's rows by failure, else by status. ``troubles``
-    name what needs a person: empty is well.
+    ``pauses`` are what is left of each, zero where there is none. ``outcomes`` counts
+    the last hour's rows by failure, else by status. ``troubles`` name what needs a
+    person: empty is well.
     """
 
     queued: int
     oldest_queued: timedelta | None
     oldest_due: timedelta | None
     next_slot_in: timedelta
-    sends_paused_until: datetime | None
-    account_paused_until: datetime | None
-    checks_paused_until: datetime | None
+    pauses: dict[str, timedelta]
     account_faults: int
     outcomes: dict[str, int]
     troubles: list[str]
@@ -61,26 +63,26 @@ def health() -> Health:
         oldest_queued=now - queue["oldest"] if queue["oldest"] else None,
         oldest_due=waiting,
         next_slot_in=gate.next_slot(now) - now,
-        sends_paused_until=gate.sends_paused_until,
-        account_paused_until=gate.account_paused_until,
-        checks_paused_until=gate.checks_paused_until,
+        pauses={kind: gate.end_of_pause(kind, now) - now for kind in PAUSES},
         account_faults=gate.account_faults,
         outcomes=outcomes,
-        troubles=list(_troubles(now, gate, outcomes.keys(), waiting)),
+        troubles=list(_troubles(now, gate, outcomes, waiting)),
     )
 
 
 def _troubles(
-    now: datetime, gate: ProviderGate, outcomes: Set[str], waiting: timedelta | None
+    now: datetime,
+    gate: ProviderGate,
+    outcomes: dict[str, int],
+    waiting: timedelta | None,
 ) -> Iterator[str]:
     rows = PhoneVerification.objects.primary()
     if not (conf.API_KEY and conf.API_SECRET):
         yield "key"
     if gate.account_faults or Failure.ACCOUNT in outcomes:
         yield "account"
-    if Failure.UNREACHABLE in outcomes:
-        yield "unreachable"
-    if outcomes & UNSENT and not outcomes & ACCEPTED:
+    failures = sum(outcomes.get(failure, 0) for failure in UNSENT)
+    if failures >= MANY and not outcomes.keys() & ACCEPTED:
         yield "failing"
     long_ago = now - LONG_QUEUED
     leases = rows.filter(status=Status.SENDING, lease_until__lte=long_ago)

@@ -68,13 +68,13 @@ def send_code(*args: Any, **kwargs: Any) -> None:
 @shared_task(name="django_idenfy_phone.sweep", ignore_result=True)
 def sweep() -> None:
     """Every 30 s: settle, hint and announce what was left behind."""
-    give_up_at = time.monotonic() + maintenance.PATIENCE
-    for pk in maintenance.sweep():
-        # No user waits here.
-        time.sleep(max(0, _paused_until - time.monotonic()))
-        if not hint(pk) or time.monotonic() > give_up_at:
-            break
-    maintenance.announce_again()
+    maintenance.sweep(hint_patiently)
+
+
+def hint_patiently(pk: uuid.UUID) -> bool:
+    """As ``hint``, but a pause of publishing is waited out, where no user waits."""
+    time.sleep(max(0, _paused_until - time.monotonic()))
+    return hint(pk)
 
 
 def hint(pk: uuid.UUID, *, countdown: float | None = None) -> bool:
@@ -92,7 +92,8 @@ def hint(pk: uuid.UUID, *, countdown: float | None = None) -> bool:
             "Publishing failed (%s): the sweep hints again.", type(error).__name__
         )
         _drop_links()
-        _faults += 1
+        # Threads that hung together have met one fault.
+        _faults += started >= _paused_until
         _paused_until = time.monotonic() + PAUSE_AFTER_FAULT
         return False
     is_slow = time.monotonic() - started > PUBLISH_TIMEOUT

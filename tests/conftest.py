@@ -77,6 +77,7 @@ def clock(monkeypatch):
 def _fresh_process_state():
     """What a process remembers between requests."""
     tasks._paused_until = 0.0
+    tasks._faults = 0
 
 
 @pytest.fixture

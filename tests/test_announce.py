@@ -14,6 +14,10 @@ pytestmark = pytest.mark.django_db
 MINUTE = timedelta(minutes=1)
 
 
+def sweep():
+    maintenance.sweep(lambda pk: True)
+
+
 class Broken:
     """A callable object: it has no __qualname__."""
 
@@ -75,7 +79,7 @@ def test_the_sweep_tries_until_every_receiver_works(verified, connect):
 
     connect(phone_verified, unsteady)
     for _ in range(6):
-        maintenance.announce_again()
+        sweep()
         age(verified, timedelta(minutes=5))
     assert answers == [None]
     assert verified.announced_at
@@ -90,15 +94,15 @@ def test_the_sweep_does_not_hurry(verified, connect):
 
     connect(phone_verified, counts)
     for _ in range(3):
-        maintenance.announce_again()
+        sweep()
     assert len(calls) == 1
 
 
 def test_a_crash_before_the_signal_is_made_good_by_the_sweep(verified, connect):
     calls = []
     connect(phone_verified, lambda verification, **kwargs: calls.append(verification))
-    maintenance.announce_again()
-    maintenance.announce_again()
+    sweep()
+    sweep()
     assert calls == [verified]
 
 
@@ -116,12 +120,23 @@ def test_the_pauses_grow_and_a_day_of_failing_calls_for_a_person(
     connect(phone_verified, fails)
     for _ in range(15):
         caplog.clear()
-        maintenance.announce_again()
+        sweep()
         alarms += [tries[-1]] * ("CRITICAL" in levels(caplog))
         row.refresh_from_db()
         clock.now = row.announce_at
     assert tries[:11] == [2**n - 1 for n in range(11)]
     assert tries[11:] == alarms == [1440, 2880, 4320, 5760]
+
+
+def test_after_a_day_without_a_sweep_there_is_one_alarm_a_day(make, connect, clock):
+    began = clock.now
+    row = make("verified", announce_at=began, verified_at=began)
+    connect(phone_verified, broken)
+    for _ in range(3):
+        clock.now += timedelta(days=2)
+        sweep()
+        row.refresh_from_db()
+        assert row.announce_at == clock.now + timedelta(days=1)
 
 
 def levels(caplog):

@@ -104,7 +104,7 @@ def test_a_claim_that_failed_is_made_by_the_next_hint(
         delivery.deliver(row.pk)
     connection.close()
     assert (status(row), row.send_attempts) == ("queued", 0)
-    for pk in maintenance.sweep():
+    for pk in maintenance.due():
         delivery.deliver(pk)
     assert (status(row), len(wire.requests)) == ("sent", 1)
 
@@ -156,20 +156,22 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(
     """After a failover to a server that only reads at first."""
     if connection.vendor != "postgresql":
         pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
-    set_read_only(True)
-    thread = threading.Timer(1.5, lambda: (set_read_only(False), connection.close()))
+    row = make("queued")
+    recovery = threading.Timer(1.5, lambda: (set_read_only(False), connection.close()))
 
     def fail_over(sock):
-        thread.start()
+        set_read_only(True)
+        recovery.start()
         lose_the_database(SENT)(sock)
 
     wire.will(fail_over)
-    row = make("queued")
     began = time.monotonic()
-    delivery.deliver(row.pk)
+    try:
+        delivery.deliver(row.pk)
+    finally:
+        recovery.join()
     assert time.monotonic() - began > 1.5
     assert (status(row), len(wire.requests)) == ("sent", 1)
-    thread.join()
 
 
 def set_read_only(is_on):
@@ -198,7 +200,7 @@ def test_a_database_that_stays_away_after_a_send_leaves_it_unknown(
     assert status(row) == "sending"
     aborting(0, "")
     age(row, timedelta(seconds=45))
-    maintenance.sweep()
+    PhoneVerification.objects.settle()
     delivery.deliver(row.pk)
     assert (status(row), row.failure, len(wire.requests)) == ("failed", "unknown", 1)
 

@@ -134,11 +134,11 @@ def test_another_rate_is_another_pace(queued, idenfy, settings):
 def test_the_sweep_hints_as_many_as_can_be_sent(make, settings):
     settings.IDENFY_PHONE_SEND_RATE = "10/s"
     rows.bulk_create(_copies(make("queued"), 319))
-    assert len(maintenance.sweep()) == 300
+    assert len(maintenance.due()) == 300
     settings.IDENFY_PHONE_SEND_RATE = "1/m"
-    assert len(maintenance.sweep()) == 200
+    assert len(maintenance.due()) == 200
     settings.IDENFY_PHONE_SEND_RATE = None
-    assert len(maintenance.sweep()) == 320
+    assert len(maintenance.due()) == 320
 
 
 def _copies(row, count):
@@ -312,27 +312,38 @@ def test_a_start_that_waits_a_little_is_accepted(user, wire):
 # Clocks
 
 
-@pytest.mark.parametrize("others", [10 * MINUTE, 60 * MINUTE, -10 * MINUTE])
-def test_a_host_whose_clock_is_wrong_stops_no_other(make, api, idenfy, clock, others):
-    clock.now += others
+@pytest.mark.parametrize("minutes", [4, 10, 60, -4, -10])
+def test_slots_of_a_host_whose_clock_is_wrong_stop_no_other(
+    make, api, idenfy, clock, minutes
+):
+    clock.now += minutes * MINUTE
     for _ in range(25):
         elsewhere = {"phone_number": "+37060012345", "number_block": "", "user": None}
         delivery.deliver(make("queued", **elsewhere).pk)
-    now, later = clock.now, clock.now + 300 * SECOND
-    for change in (
-        lambda gate: gate.pause_sends(later),
-        lambda gate: gate.pause_checks(later),
-        lambda gate: gate.note_account_fault(now, is_certain=True),
-    ):
-        ProviderGate.change(change)
-    clock.now -= others
+    clock.now -= minutes * MINUTE
     assert post_start(api) == (202, None)
     row = rows.get(phone_number=NUMBER)
     assert delivery.deliver(row.pk) is None
     row.refresh_from_db()
     assert row.status == "sent"
+
+
+@pytest.mark.parametrize("minutes", [10, 60, -10])
+def test_pauses_of_a_host_whose_clock_is_wrong_stop_no_other(
+    make, api, idenfy, clock, minutes
+):
+    elsewhere = clock.now + minutes * MINUTE
+    gate(
+        account_paused_until=elsewhere + MINUTE,
+        sends_paused_until=elsewhere + 5 * MINUTE,
+        checks_paused_until=elsewhere + 5 * MINUTE,
+    )
+    assert post_start(api) == (202, None)
+    row = rows.get(phone_number=NUMBER)
+    assert delivery.deliver(row.pk) is None
     answer = api.post(f"/phone/{row.pk}/confirm/", {"code": "1234"}, format="json")
     assert answer.json()["code"] == "check_unknown"
+    assert len(idenfy.requests) == 2
 
 
 def test_a_pause_that_a_wrong_clock_wrote_is_replaced(wire, clock):
@@ -344,8 +355,9 @@ def test_a_pause_that_a_wrong_clock_wrote_is_replaced(wire, clock):
     ProviderGate.change(lambda gate: gate.pause_sends(clock.now + 7 * SECOND))
     ProviderGate.change(lambda gate: gate.pause_checks(clock.now + 7 * SECOND))
     found = ProviderGate.look()
-    for resumes_at in (found.next_slot, found.resumes_at, found.checks_resume_at):
-        assert resumes_at(clock.now) == clock.now + 7 * SECOND
+    now = clock.now
+    for resumes_at in (found.next_slot(now), found.end_of_pause("checks", now)):
+        assert resumes_at == now + 7 * SECOND
 
 
 # After an outage

@@ -60,15 +60,12 @@ def plans():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_sweep_looks_at_open_rows_only(a_log_of_ended_rows, plans):
-    maintenance.sweep()
-    # The four endings, and what is due.
-    assert len(plans) == 2
-    assert all("idenfy_phone_open" in plan for plan in plans), plans
-    assert not any(WHOLE_TABLE[connection.vendor] in plan for plan in plans), plans
-
-
-@pytest.mark.django_db(transaction=True)
-def test_unheard_signals_have_an_index_of_their_own(a_log_of_ended_rows, plans):
-    maintenance.announce_again()
-    assert "idenfy_phone_unannounced" in plans[0], plans
+def test_a_sweep_looks_at_open_and_unheard_rows_only(a_log_of_ended_rows, plans):
+    maintenance.sweep(lambda pk: True)
+    # The four endings, what is due, whose signals were not heard; and that one row.
+    endings, due, unheard, *_one_row = plans
+    assert "idenfy_phone_open" in endings
+    assert "idenfy_phone_open" in due
+    assert "idenfy_phone_unannounced" in unheard
+    for plan in plans:
+        assert WHOLE_TABLE[connection.vendor] not in plan

@@ -56,18 +56,22 @@ def fill(count, now):
 def drain(clock):
     """What beat and workers do, until nothing waits any more."""
     hints, sweep_at = [], clock.now
+
+    def hint(pk, due):
+        heapq.heappush(hints, (due, pk))
+        return True
+
     while rows.filter(status="queued").exists():
         if not hints or sweep_at <= hints[0][0]:
             clock.now = max(clock.now, sweep_at)
             sweep_at += maintenance.SWEEP_INTERVAL
-            for pk in maintenance.sweep():
-                heapq.heappush(hints, (clock.now, pk))
+            maintenance.sweep(lambda pk: hint(pk, clock.now))
         else:
             due, pk = heapq.heappop(hints)
             clock.now = max(clock.now, due)
             delay = delivery.deliver(pk)
             if delay is not None:
-                heapq.heappush(hints, (clock.now + delay * SECOND, pk))
+                hint(pk, clock.now + delay * SECOND)
 
 
 def test_all_that_can_be_sent_in_time_is_and_the_rest_costs_nothing(idenfy, clock):

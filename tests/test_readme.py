@@ -254,7 +254,7 @@ def test_each_shown_command_takes_its_options(words):
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("wire")
-def test_the_shown_status_is_what_is_printed(make, capsys):
+def test_the_shown_status_is_what_is_printed(make, clock, capsys):
     for _ in range(2):
         age(make("queued"), timedelta(seconds=95))
     make("verified", announced_at=timezone.now())

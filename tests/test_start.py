@@ -289,9 +289,7 @@ def test_a_row_that_nobody_was_told_of_is_hinted_by_the_sweep(user, wire, queue)
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_sweep_hints_the_oldest_first_until_a_publish_fails(
-    make, broker, unreachable, caplog
-):
+def test_a_sweep_hints_until_a_publish_fails(make, broker, unreachable, caplog):
     for _ in range(3):
         make("queued")
     tasks.sweep()
@@ -356,7 +354,7 @@ def test_more_arguments_than_the_id_are_passed_over(make, wire):
     assert len(wire.requests) == 1
 
 
-def test_the_sweep_returns_the_oldest_due_rows_first(make, wire):
+def test_the_oldest_due_rows_come_first(make, wire):
     newer, older = make("queued"), make("queued", slot_held=True)
     age(older, timedelta(minutes=1))
     # As a start leaves it.
@@ -365,7 +363,7 @@ def test_the_sweep_returns_the_oldest_due_rows_first(make, wire):
     )
     make("queued", next_send_at=newer.send_by)
     make("sending")
-    assert maintenance.sweep() == [older.pk, newer.pk]
+    assert maintenance.due() == [older.pk, newer.pk]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -387,16 +385,18 @@ def test_no_code_waits_for_a_slow_receiver(make, queue, monkeypatch):
 
     monkeypatch.setattr(maintenance, "PATIENCE", -1)
     now = timezone.now()
-    make("queued")
-    make("verified", verified_at=now, announce_at=now)
+    for _ in range(2):
+        make("queued")
+        make("verified", verified_at=now, announce_at=now)
     phone_verified.connect(slow)
+    # Out of time, a sweep does one of each.
     tasks.sweep()
-    assert hinted_before == []
+    assert hinted_before == [queue.qsize()] == [1]
     monkeypatch.setattr(maintenance, "PATIENCE", 20)
     queue.clear()
     tasks.sweep()
     phone_verified.disconnect(slow)
-    assert hinted_before == [1]
+    assert hinted_before == [1, 2]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -413,10 +413,10 @@ def test_ten_sweeps_at_once_disturb_nothing(make, wire, at_once):
     wire.will(SENT)
     row = make("queued")
 
-    def sweep_and_deliver(_):
-        for pk in maintenance.sweep():
-            tasks.send_code(str(pk))
+    def deliver(pk):
+        tasks.send_code(str(pk))
+        return True
 
-    at_once(sweep_and_deliver, range(10))
+    at_once(lambda _: maintenance.sweep(deliver), range(10))
     row.refresh_from_db()
     assert (row.status, len(wire.requests)) == ("sent", 1)

@@ -50,7 +50,7 @@ def test_the_last_hour_is_counted_by_outcome(make, capsys):
     assert code == 0
 
 
-def test_a_queue_that_nobody_works_needs_a_person(make, capsys):
+def test_a_queue_that_nobody_works_needs_a_person(make, clock, capsys):
     age(make("queued"), timedelta(seconds=90))
     make("queued")
     code, lines = status(capsys)
@@ -58,7 +58,7 @@ def test_a_queue_that_nobody_works_needs_a_person(make, capsys):
     assert (code, lines[-1][:22]) == (1, "A row waits too long: ")
 
 
-def test_a_short_queue_needs_nobody(make, capsys):
+def test_a_short_queue_needs_nobody(make, clock, capsys):
     long_ago = timezone.now() - timedelta(seconds=100)
     due_at = timezone.now() + timedelta(seconds=30)
     make("queued", created_at=long_ago, next_send_at=due_at)
@@ -98,12 +98,6 @@ def test_a_missing_key_needs_a_person(capsys, settings):
     assert (code, lines[-1][:30]) == (1, "The API key or secret is not s")
 
 
-def test_an_unreachable_idenfy_needs_a_person(make, capsys):
-    make("failed", failure="unreachable")
-    code, lines = status(capsys)
-    assert (code, lines[-1][:27]) == (1, "iDenfy could not be reached")
-
-
 def test_a_broken_account_needs_a_person(capsys):
     until = timezone.now() + timedelta(seconds=50.9)
     ProviderGate.objects.create(account_faults=1, account_paused_until=until)
@@ -125,8 +119,19 @@ def test_receivers_that_fail_for_a_day_need_a_person(make, capsys, days, code):
     assert status(capsys)[0] == code
 
 
-@pytest.mark.parametrize("failure", ["unknown", "rate_limited"])
-def test_sends_that_all_fail_need_a_person(make, capsys, failure):
-    make("failed", failure=failure)
+@pytest.mark.parametrize("failure", ["unknown", "rate_limited", "unreachable"])
+@pytest.mark.parametrize(
+    ("others", "code"), [([], 0), (["failed"], 1), (["failed", "sent"], 0)]
+)
+def test_sends_that_all_fail_need_a_person(make, capsys, failure, others, code):
+    for status_ in ["failed", "failed", *others]:
+        make(status_, failure=failure if status_ == "failed" else "")
+    found, lines = status(capsys)
+    assert found == code
+    assert lines[-1].startswith("No send succeeded") == code
+
+
+def test_a_pause_that_a_wrong_clock_wrote_is_not_told(capsys):
+    ProviderGate.objects.create(sends_paused_until=timezone.now() + HOUR)
     code, lines = status(capsys)
-    assert (code, lines[-1]) == (1, "Nothing could be sent in the last hour.")
+    assert (code, lines[2]) == (0, "Sends paused: no")

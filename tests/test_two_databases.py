@@ -94,7 +94,7 @@ def test_the_write_database_judges(idenfy_sandbox):
     url = started["Location"] + "confirm/"
     confirmed = api.post(url, {"code": code}, format="json")
     assert confirmed.json()["is_verified"] is True
-    maintenance.sweep()
+    maintenance.sweep(tasks.hint)
     row = PhoneVerification.objects.using("phones").get()
     assert heard == [row.pk]
     assert services.get_proof(row.pk, user=None) == row

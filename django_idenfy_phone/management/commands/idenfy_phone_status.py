@@ -1,21 +1,23 @@
 import sys
-from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from django_idenfy_phone import statistics
 
+PAUSES = {
+    "sends": gettext_lazy("Sends paused"),
+    "account": gettext_lazy("Account paused"),
+    "checks": gettext_lazy("Checks paused"),
+}
 TROUBLES = {
     "key": gettext_lazy("The API key or secret is not set: every start is refused."),
     "account": gettext_lazy("iDenfy refuses the account: look at key and credits."),
-    "unreachable": gettext_lazy(
-        "iDenfy could not be reached in the last hour: look at DNS, proxy and firewall."
+    "failing": gettext_lazy(
+        "No send succeeded in the last hour: is iDenfy down, or out of reach?"
     ),
-    "failing": gettext_lazy("Nothing could be sent in the last hour."),
     "queue": gettext_lazy("A row waits too long: are worker and sweep running?"),
     "late": gettext_lazy("Rows were not sent in time in the last hour."),
     "receivers": gettext_lazy("Receivers of phone_verified have failed for a day."),
@@ -32,12 +34,8 @@ class Command(BaseCommand):
             self._line(_("Oldest queued for"), _seconds(health.oldest_queued))
             self._line(_("Oldest due for"), _seconds(health.oldest_due))
         self._line(_("Next slot in"), _seconds(health.next_slot_in))
-        for title, until in (
-            (_("Sends paused"), health.sends_paused_until),
-            (_("Account paused"), health.account_paused_until),
-            (_("Checks paused"), health.checks_paused_until),
-        ):
-            self._line(title, _pause(until))
+        for kind, left in health.pauses.items():
+            self._line(str(PAUSES[kind]), _seconds(left) if left else _("no"))
         self._line(_("Account faults in a row"), health.account_faults)
         for outcome, count in sorted(health.outcomes.items()):
             self._line(_("Last hour: %(outcome)s") % {"outcome": outcome}, count)
@@ -52,8 +50,3 @@ class Command(BaseCommand):
 
 def _seconds(length: Any) -> str:
     return f"{length.total_seconds():.0f} s"
-
-
-def _pause(until: datetime | None) -> str:
-    now = timezone.now()
-    return _seconds(until - now) if until and until > now else _("no")

@@ -3,6 +3,7 @@
 import logging
 import signal
 import time
+import uuid
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from typing import Any
@@ -38,13 +39,13 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        sweep = self.sweep_and_deliver if options["deliver"] else tasks.sweep
+        pass_on = deliver if options["deliver"] else tasks.hint_patiently
         if options["loop"] is None:
-            sweep()
+            maintenance.sweep(pass_on)
         else:
-            self.sweep_every(options["loop"], sweep)
+            self.sweep_every(options["loop"], pass_on)
 
-    def sweep_every(self, seconds: float, sweep: Callable[[], None]) -> None:
+    def sweep_every(self, seconds: float, pass_on: Callable[[uuid.UUID], bool]) -> None:
         # No KeyboardInterrupt: a row that is being sent is finished.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.stop)
@@ -52,7 +53,7 @@ class Command(BaseCommand):
         self.stdout.write(line % {"seconds": seconds})
         self.stdout.flush()
         while not self.is_stopped:
-            sweep_or_log(sweep)
+            sweep_or_log(lambda pk: not self.is_stopped and pass_on(pk))
             self.pause(seconds)
 
     def stop(self, *args: object) -> None:
@@ -65,19 +66,17 @@ class Command(BaseCommand):
         while not self.is_stopped and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, SLICE))
 
-    def sweep_and_deliver(self) -> None:
-        for pk in maintenance.sweep():
-            if self.is_stopped:
-                return
-            delivery.deliver(pk)
-        maintenance.announce_again()
+
+def deliver(pk: uuid.UUID) -> bool:
+    delivery.deliver(pk)
+    return True
 
 
-def sweep_or_log(sweep: Callable[[], None]) -> None:
+def sweep_or_log(pass_on: Callable[[uuid.UUID], bool]) -> None:
     """The loop must outlive a database that is away for a while."""
     close_old_connections()
     try:
-        sweep()
+        maintenance.sweep(pass_on)
     except Exception as error:
         # Not the text: a database's may hold values. A run without --loop shows it.
         logger.error("The sweep failed (%s); it goes on.", type(error).__name__)
