@@ -23,14 +23,14 @@ SEND_LEASE = timedelta(seconds=45)
 CHECK_LEASE = timedelta(seconds=20)
 MAX_SEND_ATTEMPTS = 5
 A_DAY = timedelta(days=1)
-MINUTES_A_DAY = 24 * 60
+MINUTES_A_DAY = A_DAY // timedelta(minutes=1)
 # So long may receivers fail before a person is called.
 ANNOUNCE_PATIENCE = A_DAY
 SEND_BURST = 20
 MAX_ACCOUNT_FAULTS = 3
 ACCOUNT_PAUSE = timedelta(seconds=60)
 ALARM_PAUSE = timedelta(seconds=60)
-# By less, no clock is wrong.
+# Clocks that differ by less are taken as right.
 CLOCKS_DIFFER = timedelta(minutes=1)
 # The client cuts a Retry-After at 5 minutes.
 LONGEST_PAUSES = {
