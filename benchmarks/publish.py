@@ -14,7 +14,7 @@ from statistics import median, quantiles
 import django
 from kombu import Queue
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+os.environ["DJANGO_SETTINGS_MODULE"] = "hosts.project.settings"
 django.setup()
 
 from django_idenfy_phone import tasks  # noqa: E402

@@ -7,21 +7,13 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 from rest_framework.test import APIClient
-from wire import Wire
 
 from django_idenfy_phone import tasks
 from django_idenfy_phone.models import PhoneVerification
+from support.constants import MARKERS, NUMBER
+from support.wire import Wire
 
 pytest_plugins = ["django_idenfy_phone.testing", "pytester"]
-
-# Valid to libphonenumber; its last digits are looked for in everything that is
-# written, see test_privacy.
-NUMBER = "+37061234567"
-
-
-# What no log line, exception text or output of any test may hold: the number, the
-# secret, and both as the wire would show them.
-MARKERS = ("61234567", "test-secret", "dGVzdC1rZXk6dGVzdC1zZWNyZXQ=")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,459 @@
+"""A wrong setting is found at start, under its own id, and is never printed."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import phonenumbers
+import pytest
+from django.core.checks import ERROR, WARNING, run_checks
+from django.utils import timezone
+
+from django_idenfy_phone.conf import PREFIX, Settings, conf
+
+# Looked for in everything a check says.
+SECRET = "5up3r-s3cr3t"
+
+
+@pytest.fixture(autouse=True)
+def _account(settings):
+    settings.IDENFY_PHONE_API_KEY = "key"
+    settings.IDENFY_PHONE_API_SECRET = "secret"
+
+
+def run(*, deploy=False):
+    messages = run_checks(include_deployment_checks=deploy)
+    return [each for each in messages if each.id.startswith("django_idenfy_phone.")]
+
+
+def found(**kwargs):
+    return [each.id.removeprefix("django_idenfy_phone.") for each in run(**kwargs)]
+
+
+def test_a_good_project_hears_nothing():
+    assert found(deploy=True) == []
+
+
+BAD = [
+    ("E001", "API_URL", "http://ivs.idenfy.com"),
+    ("E001", "API_URL", "http://localhost.example.com"),
+    ("E001", "API_URL", "http://127.0.0.1.example.com"),
+    ("E001", "API_URL", "http://10.0.0.1"),
+    ("E001", "API_URL", "http://[::2]"),
+    ("E001", "API_URL", "https://user:5up3r-s3cr3t@ivs.idenfy.com"),
+    ("E001", "API_URL", "https://@ivs.idenfy.com"),
+    ("E001", "API_URL", "http://localhost@example.com"),
+    ("E001", "API_URL", "https://ivs.idenfy.com/?key=5up3r-s3cr3t"),
+    ("E001", "API_URL", "https://ivs.idenfy.com?"),
+    ("E001", "API_URL", "https://ivs.idenfy.com/fraud/send-sms"),
+    ("E001", "API_URL", "https://ivs.idenfy.com/.."),
+    ("E001", "API_URL", "https://ivs.idenfy.com#part"),
+    ("E001", "API_URL", "file:///etc/passwd"),
+    ("E001", "API_URL", "file://localhost"),
+    ("E001", "API_URL", "ftp://ivs.idenfy.com"),
+    ("E001", "API_URL", "javascript:alert(1)"),
+    ("E001", "API_URL", "ivs.idenfy.com"),
+    ("E001", "API_URL", "//ivs.idenfy.com"),
+    ("E001", "API_URL", "https://"),
+    ("E001", "API_URL", "https:///ivs.idenfy.com"),
+    ("E001", "API_URL", "https://:443"),
+    ("E001", "API_URL", "https://ivs.idenfy.com:port"),
+    ("E001", "API_URL", "https://ivs.idenfy.com:99999"),
+    ("E001", "API_URL", "https://[::1"),
+    ("E001", "API_URL", "https://ivs.idenfy.com\n"),
+    ("E001", "API_URL", " https://ivs.idenfy.com"),
+    ("E001", "API_URL", "https://ivs idenfy.com"),
+    ("E001", "API_URL", "https://ivs.idénfy.com"),
+    ("E001", "API_URL", ""),
+    ("E001", "API_URL", None),
+    ("E001", "API_URL", b"https://ivs.idenfy.com"),
+    ("E002", "API_KEY", "5up3r s3cr3t"),
+    ("E002", "API_KEY", "5up3r-s3cr3t\n"),
+    ("E002", "API_KEY", "5up3r\r\nX-Evil: s3cr3t"),
+    ("E002", "API_KEY", "5up3r-s3cr3t\t"),
+    ("E002", "API_KEY", "5up3r-s3cr3t\0"),
+    ("E002", "API_KEY", "5up3r-s3cr3t\xe9"),
+    ("E002", "API_KEY", b"5up3r-s3cr3t"),
+    ("E002", "API_KEY", 12345),
+    ("E003", "API_SECRET", "5up3r s3cr3t"),
+    ("E003", "API_SECRET", " 5up3r-s3cr3t"),
+    ("E003", "API_SECRET", "5up3r-s3cr3t\n"),
+    ("E003", "API_SECRET", "\u201c5up3r-s3cr3t\u201d"),
+    ("E003", "API_SECRET", ["5up3r-s3cr3t"]),
+    ("E005", "SENDER_NAME", "TwelveLetter"),
+    ("E005", "SENDER_NAME", ""),
+    ("E005", "SENDER_NAME", " Bank"),
+    ("E005", "SENDER_NAME", "Bank "),
+    ("E005", "SENDER_NAME", "Bank\n"),
+    ("E005", "SENDER_NAME", "Ba\0nk"),
+    ("E005", "SENDER_NAME", "B\xe4nk"),
+    ("E005", "SENDER_NAME", "Bank\u200b"),
+    ("E005", "SENDER_NAME", 12345),
+    ("E006", "REGIONS", []),
+    ("E006", "REGIONS", "LT"),
+    ("E006", "REGIONS", ["lt"]),
+    ("E006", "REGIONS", ["LT", "UK"]),
+    ("E006", "REGIONS", ["LTU"]),
+    ("E006", "REGIONS", ["001"]),
+    ("E006", "REGIONS", ["+370"]),
+    ("E006", "REGIONS", [370]),
+    ("E006", "REGIONS", [["LT"]]),
+    ("E006", "REGIONS", {"LT": True}),
+    ("E006", "REGIONS", 370),
+    ("E006", "REGIONS", b"LT"),
+    ("E007", "NUMBER_TYPES", None),
+    ("E007", "NUMBER_TYPES", []),
+    ("E007", "NUMBER_TYPES", "mobile"),
+    ("E007", "NUMBER_TYPES", ["MOBILE"]),
+    ("E007", "NUMBER_TYPES", ["cell"]),
+    ("E007", "NUMBER_TYPES", ["unknown"]),
+    ("E007", "NUMBER_TYPES", [1]),
+    ("E008", "CODE_LIFETIME", timedelta(0)),
+    ("E008", "CODE_LIFETIME", timedelta(minutes=-10)),
+    ("E008", "CODE_LIFETIME", timedelta(days=1, seconds=1)),
+    ("E008", "CODE_LIFETIME", 600),
+    ("E008", "CODE_LIFETIME", "10 minutes"),
+    ("E008", "CODE_LIFETIME", None),
+    ("E009", "MAX_CHECKS", 0),
+    ("E009", "MAX_CHECKS", -1),
+    ("E009", "MAX_CHECKS", 11),
+    ("E009", "MAX_CHECKS", 3.0),
+    ("E009", "MAX_CHECKS", "3"),
+    ("E009", "MAX_CHECKS", True),
+    ("E009", "MAX_CHECKS", None),
+    ("E010", "RESEND_COOLDOWN", ()),
+    ("E010", "RESEND_COOLDOWN", 60),
+    ("E010", "RESEND_COOLDOWN", "60"),
+    ("E010", "RESEND_COOLDOWN", None),
+    ("E010", "RESEND_COOLDOWN", (60, -1)),
+    ("E010", "RESEND_COOLDOWN", (-1, 60)),
+    ("E010", "RESEND_COOLDOWN", (300, 60)),
+    ("E010", "RESEND_COOLDOWN", (60, 86401)),
+    ("E010", "RESEND_COOLDOWN", (60, 120.0)),
+    ("E010", "RESEND_COOLDOWN", ("60", "120")),
+    ("E010", "RESEND_COOLDOWN", (True,)),
+    ("E010", "RESEND_COOLDOWN", (timedelta(seconds=60),)),
+    ("E010", "RESEND_COOLDOWN", {60, 120}),
+    ("E011", "SEND_DEADLINE", timedelta(0)),
+    ("E011", "SEND_DEADLINE", timedelta(seconds=-1)),
+    ("E011", "SEND_DEADLINE", timedelta(days=2)),
+    ("E011", "SEND_DEADLINE", 180),
+    ("E011", "SEND_DEADLINE", None),
+    ("E012", "TIMEOUT", 0),
+    ("E012", "TIMEOUT", -1),
+    ("E012", "TIMEOUT", 12.5),
+    ("E012", "TIMEOUT", float("nan")),
+    ("E012", "TIMEOUT", float("inf")),
+    ("E012", "TIMEOUT", True),
+    ("E012", "TIMEOUT", "8"),
+    ("E012", "TIMEOUT", (3, 8)),
+    ("E012", "TIMEOUT", None),
+    ("E013", "ALLOW_ANONYMOUS", "False"),
+    ("E013", "ALLOW_ANONYMOUS", 1),
+    ("E013", "ALLOW_ANONYMOUS", None),
+    ("E018", "SEND_RATE", "fast"),
+    ("E018", "SEND_RATE", 1),
+    ("E018", "SEND_RATE", "0/s"),
+    ("E014", "SEND_LIMITS", None),
+    ("E014", "SEND_LIMITS", "5/d"),
+    ("E014", "SEND_LIMITS", ("5/d",)),
+    ("E014", "SEND_LIMITS", {"phone": ("5/d",)}),
+    ("E014", "SEND_LIMITS", {1: ("5/d",)}),
+    ("E014", "SEND_LIMITS", {"number": None}),
+    ("E014", "SEND_LIMITS", {"number": 5}),
+    ("E014", "SEND_LIMITS", {"number": "5/d"}),
+    ("E014", "SEND_LIMITS", {"number": ("0/d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("-5/d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5/0d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5/-1d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5/",)}),
+    ("E014", "SEND_LIMITS", {"number": ("/d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5/w",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5/day",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5 / d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5/d\n",)}),
+    ("E014", "SEND_LIMITS", {"number": ("1.5/d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("\u0665/d",)}),
+    ("E014", "SEND_LIMITS", {"number": ("nonsense",)}),
+    ("E014", "SEND_LIMITS", {"number": ("5/d", "nonsense")}),
+    ("E014", "SEND_LIMITS", {"number": (5,)}),
+    ("E014", "SEND_LIMITS", {"number": (None,)}),
+    ("E014", "SEND_LIMITS", {"number": (["5/d"],)}),
+    ("E015", "REDEEM_WITHIN", timedelta(0)),
+    ("E015", "REDEEM_WITHIN", timedelta(minutes=-15)),
+    ("E015", "REDEEM_WITHIN", timedelta(days=2)),
+    ("E015", "REDEEM_WITHIN", 900),
+    ("E015", "REDEEM_WITHIN", None),
+    *(
+        (check_id, name, value)
+        for check_id, name in (("E016", "START_GUARD"), ("E017", "CLIENT_NETWORK"))
+        for value in (
+            5,
+            True,
+            ["host.guard"],
+            "",
+            "guard",
+            ".guard",
+            "..guard",
+            "host.",
+            "host.no_such_function",
+            "no_such_module.guard",
+            "django.conf.ENVIRONMENT_VARIABLE",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("check_id", "name", "value"), BAD)
+def test_a_wrong_setting_is_one_error(settings, check_id, name, value):
+    setattr(settings, PREFIX + name, value)
+    assert found() == [check_id]
+
+
+@pytest.mark.parametrize(
+    ("check_id", "name"), sorted({(check_id, name) for check_id, name, _ in BAD})
+)
+def test_an_error_names_the_setting_and_not_the_value(settings, check_id, name):
+    texts = set()
+    for value in (value for known, _, value in BAD if known == check_id):
+        setattr(settings, PREFIX + name, value)
+        (error,) = run()
+        texts.add((error.level, error.msg, error.hint))
+    ((level, message, hint),) = texts
+    assert (level, message.split()[0]) == (ERROR, PREFIX + name)
+    assert hint
+
+
+GOOD = [
+    ("API_URL", "https://ivs.idenfy.com"),
+    ("API_URL", "https://ivs.idenfy.com/"),
+    ("API_URL", "https://ivs.idenfy.com:8443"),
+    ("API_URL", "https://[2001:db8::1]:8443"),
+    ("API_URL", "http://localhost:8000"),
+    ("API_URL", "http://127.0.0.1:8000/"),
+    ("API_URL", "http://[::1]:8000"),
+    ("API_KEY", "aZ09-_=+/.~!"),
+    ("API_SECRET", "aZ09:-_=+/.~!"),
+    ("SENDER_NAME", None),
+    ("SENDER_NAME", "B"),
+    ("SENDER_NAME", "My Bank 123"),
+    ("REGIONS", ["LT"]),
+    ("REGIONS", ("LT", "GB", "GG")),
+    ("REGIONS", {"LT", "GB"}),
+    ("REGIONS", frozenset({"LT"})),
+    ("REGIONS", phonenumbers.SUPPORTED_REGIONS),
+    ("NUMBER_TYPES", ["mobile"]),
+    ("NUMBER_TYPES", {"mobile", "fixed-line-or-mobile", "voip"}),
+    ("CODE_LIFETIME", timedelta(seconds=1)),
+    ("CODE_LIFETIME", timedelta(hours=1)),
+    ("MAX_CHECKS", 1),
+    ("MAX_CHECKS", 10),
+    ("RESEND_COOLDOWN", (60,)),
+    ("RESEND_COOLDOWN", [60, 60, 86400]),
+    ("SEND_DEADLINE", timedelta(minutes=1)),
+    ("TIMEOUT", 12),
+    ("TIMEOUT", 0.5),
+    ("ALLOW_ANONYMOUS", True),
+    ("ALLOW_ANONYMOUS", False),
+    ("SEND_LIMITS", {}),
+    ("SEND_LIMITS", {"number": ["1/s"], "user": (), "site": ("9999999/9999h", "1/m")}),
+    ("REDEEM_WITHIN", timedelta(seconds=1)),
+    ("REDEEM_WITHIN", timedelta(days=1)),
+    ("START_GUARD", None),
+    ("START_GUARD", print),
+    ("START_GUARD", "django.utils.timezone.now"),
+    ("CLIENT_NETWORK", None),
+    ("CLIENT_NETWORK", print),
+    ("CLIENT_NETWORK", "django.utils.timezone.now"),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), GOOD)
+def test_a_good_setting_gives_nothing(settings, name, value):
+    setattr(settings, PREFIX + name, value)
+    assert found(deploy=True) == []
+
+
+# The account
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "API_SECRET"])
+@pytest.mark.parametrize("value", ["", None])
+def test_a_missing_account_is_a_warning(settings, name, value):
+    setattr(settings, PREFIX + name, value)
+    assert found() == ["W001"]
+
+
+@pytest.mark.parametrize("name", ["API_KEY", "API_SECRET"])
+@pytest.mark.parametrize("value", ["", None])
+def test_a_missing_account_is_an_error_in_deployment(settings, name, value):
+    setattr(settings, PREFIX + name, value)
+    assert found(deploy=True) == ["W001", "E004"]
+
+
+def test_an_account_that_was_never_set_is_missing(settings):
+    del settings.IDENFY_PHONE_API_KEY
+    del settings.IDENFY_PHONE_API_SECRET
+    assert found() == ["W001"]
+
+
+def test_a_missing_secret_does_not_print_the_key(settings):
+    settings.IDENFY_PHONE_API_KEY = SECRET
+    settings.IDENFY_PHONE_API_SECRET = ""
+    assert SECRET not in "".join(f"{each.msg} {each.hint}" for each in run(deploy=True))
+
+
+# The project
+
+
+def test_all_regions_are_a_warning(settings):
+    del settings.IDENFY_PHONE_REGIONS
+    assert found() == ["W002"]
+
+
+@pytest.mark.parametrize("name", ["API_KEYS", "API_SECRET_", "REGION", "X", ""])
+def test_an_unknown_name_is_a_warning(settings, name):
+    setattr(settings, PREFIX + name, True)
+    assert found() == ["W004"]
+
+
+def test_an_unknown_name_is_printed_without_its_value(settings):
+    settings.IDENFY_PHONE_API_SECRETS = SECRET
+    (warning,) = run()
+    assert warning.msg == "IDENFY_PHONE_API_SECRETS is no setting of this app."
+    assert warning.level == WARNING
+    assert SECRET not in warning.hint
+
+
+def test_naive_times_are_a_warning(settings):
+    settings.USE_TZ = False
+    assert found() == ["W005"]
+
+
+@pytest.fixture
+def unlimited(settings):
+    settings.IDENFY_PHONE_ALLOW_ANONYMOUS = True
+    settings.IDENFY_PHONE_SEND_LIMITS = {"network": ()}
+
+
+def test_strangers_without_a_limit_are_a_warning(unlimited):
+    assert found() == ["W007"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALLOW_ANONYMOUS", False),
+        ("SEND_LIMITS", {"network": ("20/h",)}),
+        ("SEND_LIMITS", {}),
+        ("START_GUARD", print),
+    ],
+)
+def test_strangers_with_a_limit_or_a_guard_are_none(settings, unlimited, name, value):
+    setattr(settings, PREFIX + name, value)
+    assert found() == []
+
+
+class UsersElsewhere:
+    def db_for_write(self, model, **hints):
+        return "users" if model._meta.app_label == "auth" else None
+
+
+class AllElsewhere:
+    def db_for_write(self, model, **hints):
+        return "other"
+
+
+def test_users_in_another_database_are_a_warning(settings):
+    settings.DATABASE_ROUTERS = [UsersElsewhere()]
+    assert found() == ["W006"]
+
+
+def test_one_other_database_for_all_is_no_matter(settings):
+    settings.DATABASE_ROUTERS = [AllElsewhere()]
+    assert found() == []
+
+
+# Celery, in a project that configures no app
+
+WITHOUT_CELERY = """
+SECRET_KEY = "only-for-tests"
+USE_TZ = True
+INSTALLED_APPS = [
+    "django.contrib.auth", "django.contrib.contenttypes", "django_idenfy_phone",
+]
+IDENFY_PHONE_API_KEY = IDENFY_PHONE_API_SECRET = "x"
+IDENFY_PHONE_REGIONS = ["LT"]
+"""
+
+
+@pytest.fixture
+def check_project(tmp_path):
+    """What ``django check`` says in a new process."""
+    (tmp_path / "without_celery.py").write_text(WITHOUT_CELERY)
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+
+    def check_project(module):
+        return subprocess.run(
+            [sys.executable, "-m", "django", "check", f"--settings={module}"],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stderr
+
+    return check_project
+
+
+def test_a_project_without_a_celery_app_is_warned(check_project):
+    said = check_project("without_celery")
+    assert "(django_idenfy_phone.W003) No Celery app is configured" in said
+    assert said.count("django_idenfy_phone.") == 1
+
+
+def test_a_project_with_a_celery_app_is_not_warned(check_project):
+    assert "W003" not in check_project("hosts.project.settings")
+
+
+# Settings are read live
+
+NAMES = sorted(name for name in dir(Settings) if name.isupper())
+
+
+PARSED = {"SEND_LIMITS", "SEND_RATE"}
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - PARSED))
+def test_an_override_reaches_every_setting(settings, name):
+    value = object()
+    setattr(settings, PREFIX + name, value)
+    assert getattr(conf, name) is value
+
+
+def test_an_override_reaches_each_limit(settings):
+    before = conf.SEND_LIMITS
+    settings.IDENFY_PHONE_SEND_LIMITS = {"user": ("2/3m",)}
+    assert before | {"user": ((2, timedelta(minutes=3)),)} == conf.SEND_LIMITS
+
+
+@pytest.mark.parametrize(
+    ("text", "rate"), [("5/2s", (5, timedelta(seconds=2))), (None, None)]
+)
+def test_an_override_reaches_the_rate(settings, text, rate):
+    settings.IDENFY_PHONE_SEND_RATE = text
+    assert rate == conf.SEND_RATE
+
+
+@pytest.mark.parametrize("name", ["START_GUARD", "CLIENT_NETWORK"])
+def test_a_function_may_be_named_by_its_path(settings, name):
+    setattr(settings, PREFIX + name, "django.utils.timezone.now")
+    assert getattr(conf, name) is timezone.now
+
+
+def test_the_defaults_lack_only_the_account_and_the_regions(settings):
+    for name in NAMES:
+        setattr(settings, PREFIX + name, None)
+        delattr(settings, PREFIX + name)
+    assert sorted(found()) == ["W001", "W002"]

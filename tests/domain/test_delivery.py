@@ -1,0 +1,271 @@
+import logging
+import os
+import signal
+from datetime import timedelta
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import connection
+from django.utils import timezone
+
+from django_idenfy_phone import delivery, tasks
+from django_idenfy_phone.models import PhoneVerification, ProviderGate
+from django_idenfy_phone.signals import send_failed
+from django_idenfy_phone.testing import age
+from support import wire as w
+from support.constants import NUMBER
+
+pytestmark = pytest.mark.django_db
+REQUEST_ID = "3d50e1584e0946e789e0185c009aaadf"
+SENT = w.answer(200, {"request_id": REQUEST_ID})
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def failures():
+    """What send_failed told."""
+    heard = []
+
+    def receiver(verification, failure, **kwargs):
+        heard.append((verification.pk, failure))
+
+    send_failed.connect(receiver)
+    yield heard
+    send_failed.disconnect(receiver)
+
+
+def levels(caplog):
+    return [r.levelname for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def outcome(row):
+    row.refresh_from_db()
+    return row.failure or row.status
+
+
+def test_a_queued_row_is_sent_once(make, wire):
+    wire.will(SENT)
+    row = make("queued")
+    assert [delivery.deliver(row.pk) for _ in range(3)] == [None, None, None]
+    assert outcome(row) == "sent"
+    assert [request.body for request in wire.requests] == [{"phone_number": NUMBER}]
+
+
+def test_a_message_for_a_deleted_row_is_told_once(wire, make, caplog):
+    row = make("queued")
+    row_id = row.pk
+    row.delete()
+    tasks.send_code(str(row_id))
+    assert wire.requests == []
+    assert levels(caplog) == ["WARNING"]
+    assert f"{row_id} is gone" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("act", "failure", "provider_code"),
+    [
+        (w.refusal(400, "BAD_VALUE"), "number_refused", "BAD_VALUE"),
+        (w.refusal(401, "UNAUTHORIZED"), "account", "UNAUTHORIZED"),
+        (w.answer(403), "account", ""),
+        (w.answer(404), "account", ""),
+        (w.answer(405), "account", ""),
+        (w.refusal(400, "PERMISSIONS_ERROR"), "account", "PERMISSIONS_ERROR"),
+        (w.refusal(400, "PARTNER_CONTRACT_ERROR"), "account", "PARTNER_CONTRACT_ERROR"),
+        (w.refusal(400, "INTERNAL_ERROR"), "unknown", "INTERNAL_ERROR"),
+        (w.answer(500), "unknown", ""),
+        (w.answer(503), "unknown", ""),
+        (w.answer(200, b"<html>"), "unknown", ""),
+        (w.answer(307, Location="http://127.0.0.1:1/"), "unknown", ""),
+        (w.reset, "unknown", ""),
+        (w.hang_up, "unknown", ""),
+    ],
+)
+def test_a_final_answer_ends_the_row(make, wire, failures, act, failure, provider_code):
+    wire.will(act)
+    row = make("queued")
+    assert delivery.deliver(row.pk) is None
+    assert (outcome(row), row.provider_code) == (failure, provider_code)
+    assert delivery.deliver(row.pk) is None
+    assert failures == [(row.pk, failure)]
+    assert len(wire.requests) == 1
+
+
+def test_silence_ends_the_row_as_unknown(make, wire, settings):
+    settings.IDENFY_PHONE_TIMEOUT = 0.3
+    wire.will(w.silence)
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert outcome(row) == "unknown"
+
+
+def test_a_rate_limit_waits_as_long_as_idenfy_says(make, wire):
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7"), SENT)
+    row = make("queued")
+    assert delivery.deliver(row.pk) == 7
+    assert outcome(row) == "queued"
+    assert delivery.deliver(row.pk) is None
+    assert len(wire.requests) == 1
+    age(row, timedelta(seconds=7))
+    delivery.deliver(row.pk)
+    assert outcome(row) == "sent"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        w.refusal(429, "TOO_MANY_REQUESTS"),
+        w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="-5"),
+        w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="soon"),
+        w.refusal(400, "TOO_MANY_REQUESTS"),
+        w.answer(429),
+    ],
+)
+def test_a_rate_limit_without_a_time_waits_with_jitter(make, wire, act):
+    wire.will(act)
+    row = make("queued")
+    assert 0 < delivery.deliver(row.pk) <= 4
+    assert outcome(row) == "queued"
+    assert ProviderGate.look().sends_paused_until == row.next_send_at
+
+
+@pytest.mark.parametrize(("attempts", "longest"), [(0, 4), (1, 8), (2, 16), (3, 30)])
+def test_each_try_waits_up_to_twice_as_long_as_the_one_before(
+    make, wire, settings, attempts, longest
+):
+    settings.IDENFY_PHONE_API_URL = "http://127.0.0.1:1"
+    settings.IDENFY_PHONE_SEND_RATE = None
+    delays = [
+        delivery.deliver(make("queued", send_attempts=attempts).pk) for _ in range(40)
+    ]
+    assert 0 <= min(delays) < longest / 2 < max(delays) <= longest
+
+
+def test_a_wait_past_the_deadline_ends_the_row_and_pauses_the_others(
+    make, wire, failures, clock
+):
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="86400"))
+    row = make("queued")
+    assert delivery.deliver(row.pk) is None
+    assert outcome(row) == "rate_limited"
+    assert failures == [(row.pk, "rate_limited")]
+    assert ProviderGate.look().sends_paused_until == clock.now + 5 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("url", "failure"), [(None, "rate_limited"), ("http://127.0.0.1:1", "unreachable")]
+)
+def test_attempts_are_bounded(make, wire, settings, url, failure):
+    wire.will(w.answer(429))
+    settings.IDENFY_PHONE_API_URL = url or wire.url
+    settings.IDENFY_PHONE_SEND_DEADLINE = timedelta(hours=1)
+    row = make("queued", send_by=timezone.now() + timedelta(hours=1))
+    for _ in range(9):
+        delivery.deliver(row.pk)
+        age(row, MINUTE / 2)
+    assert (outcome(row), row.send_attempts) == (failure, 5)
+
+
+def test_an_unreachable_row_is_sent_when_idenfy_is_back(make, wire, settings):
+    settings.IDENFY_PHONE_API_URL = "http://127.0.0.1:1"
+    row = make("queued")
+    assert 0 <= delivery.deliver(row.pk) <= 4
+    settings.IDENFY_PHONE_API_URL = wire.url
+    wire.will(SENT)
+    age(row, timedelta(seconds=5))
+    delivery.deliver(row.pk)
+    assert outcome(row) == "sent"
+
+
+def test_a_late_row_is_not_sent(make, wire, failures):
+    row = make("queued")
+    age(row, timedelta(minutes=4))
+    assert delivery.deliver(row.pk) is None
+    assert (outcome(row), wire.requests) == ("too_late", [])
+    assert failures == [(row.pk, "too_late")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_late_answer_lifts_what_was_given_up(make, wire):
+    row = make("queued")
+
+    def freeze_past_the_lease(sock):
+        age(row, MINUTE)
+        assert PhoneVerification.objects.settle() == [row.pk]
+        connection.close()
+        SENT(sock)
+
+    wire.will(freeze_past_the_lease)
+    delivery.deliver(row.pk)
+    assert outcome(row) == "sent"
+
+
+@pytest.fixture
+def frozen_after_claim():
+    """23 seconds pass between the claim and the next line."""
+
+    def wrapper(execute, sql, params, many, context):
+        result = execute(sql, params, many, context)
+        if sql.startswith("UPDATE") and "send_attempts" in sql and not froze:
+            froze.append(True)
+            since = timezone.now() - timedelta(seconds=23)
+            PhoneVerification.objects.update(claimed_at=since)
+        return result
+
+    froze = []
+    with connection.execute_wrapper(wrapper):
+        yield froze
+
+
+def test_a_worker_that_was_frozen_does_not_connect(make, wire, frozen_after_claim):
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert frozen_after_claim
+    assert (outcome(row), wire.requests) == ("unknown", [])
+
+
+def test_a_request_id_of_another_row_proves_nothing(make, wire, caplog):
+    first = make("sent", request_id=REQUEST_ID)
+    before = PhoneVerification.objects.filter(pk=first.pk).values().get()
+    wire.will(SENT)
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert outcome(row) == "unknown"
+    assert PhoneVerification.objects.filter(pk=first.pk).values().get() == before
+    assert levels(caplog) == ["CRITICAL", "WARNING"]
+
+
+def test_a_refused_key_alarms_once_a_minute(make, wire, caplog):
+    wire.will(w.answer(401))
+    for wait in (0, 30, 31):
+        row = make("queued")
+        age(row, timedelta(seconds=wait))
+        ProviderGate.objects.update(account_paused_until=None)
+        delivery.deliver(row.pk)
+    assert levels(caplog) == ["WARNING", "CRITICAL", "WARNING", "WARNING", "CRITICAL"]
+
+
+def test_a_duplicate_key_in_the_answer_proves_nothing(make, wire):
+    body = f'{{"request_id": "{"a" * 32}", "request_id": "{"b" * 32}"}}'
+    wire.will(w.answer(200, body.encode()))
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert outcome(row) == "unknown"
+
+
+def test_a_soft_time_limit_in_the_request_may_have_sent(make, wire):
+    def limit(signum, frame):
+        raise SoftTimeLimitExceeded
+
+    def reach_the_limit(sock):
+        os.kill(os.getpid(), signal.SIGALRM)
+        w.silence(sock)
+
+    wire.will(reach_the_limit)
+    row = make("queued")
+    before = signal.signal(signal.SIGALRM, limit)
+    try:
+        with pytest.raises(SoftTimeLimitExceeded):
+            delivery.deliver(row.pk)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert (outcome(row), len(wire.requests)) == ("unknown", 1)

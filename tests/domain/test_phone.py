@@ -1,0 +1,276 @@
+"""E.164 in one place: what is accepted, what is stored, what is shown."""
+
+import re
+import traceback
+
+import phonenumbers
+import pytest
+from django.db import connection
+from django.db.models import TextField
+from django.db.models.functions import Cast
+from phonenumber_field.modelfields import PhoneNumberField
+from phonenumber_field.phonenumber import PhoneNumber
+from phonenumbers import PhoneNumberFormat, PhoneNumberType
+
+from django_idenfy_phone import phone
+from django_idenfy_phone.exceptions import NumberNotSupported
+from django_idenfy_phone.models import PhoneVerification
+from support.constants import NUMBER
+
+FORMATS = ["E164", "INTERNATIONAL", "NATIONAL", "RFC3966"]
+
+# Tristan da Cunha has no mobile network.
+REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS - {"TA"})
+# Regions without a range of their own share their neighbour's.
+SHARED = {
+    "AX": "FI",
+    "BL": "GP",
+    "CC": "AU",
+    "CX": "AU",
+    "EH": "MA",
+    "IM": "GB",
+    "MF": "GP",
+    "SJ": "NO",
+    "VA": "IT",
+}
+
+
+def example(region, number_format=PhoneNumberFormat.E164):
+    number = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+    return phonenumbers.format_number(number, number_format)
+
+
+@pytest.fixture
+def everywhere(settings):
+    settings.IDENFY_PHONE_REGIONS = None
+
+
+@pytest.fixture
+def stored():
+    """What the database holds, past the field's own reading."""
+
+    def stored():
+        name = connection.ops.quote_name(PhoneVerification._meta.db_table)
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT phone_number FROM {name}")
+            return [value for (value,) in cursor.fetchall()]
+
+    return stored
+
+
+# parse
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "+37061234567",
+        "+370 612 34567",
+        "+370-612-34567",
+        "+370.612.34567",
+        "+370 (612) 34567",
+        "+(370)61234567",
+        "+370  612  34567 ",
+    ],
+)
+def test_spellings_of_one_number_are_one_number(spelling):
+    assert phone.parse(spelling) == phone.Number(e164=NUMBER, region="LT")
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_each_regions_mobile_number_is_accepted(everywhere, region):
+    written = example(region, PhoneNumberFormat.INTERNATIONAL)
+    number = (example(region), SHARED.get(region, region))
+    assert phone.parse(written) == phone.parse(example(region)) == number
+
+
+@pytest.mark.parametrize("region", ["LT", "GB", "US"])
+def test_a_national_number_is_completed_by_the_default_region(settings, region):
+    settings.PHONENUMBER_DEFAULT_REGION = region
+    number = phone.parse(example(region, PhoneNumberFormat.NATIONAL))
+    assert number == (example(region), region)
+
+
+def test_a_number_with_its_country_code_needs_no_default_region(settings):
+    settings.PHONENUMBER_DEFAULT_REGION = "GB"
+    assert phone.parse("+370 612 34567") == (NUMBER, "LT")
+
+
+def test_a_national_number_without_a_default_region_is_refused():
+    with pytest.raises(NumberNotSupported):
+        phone.parse("0 612 34567")
+
+
+def test_a_default_region_does_not_let_its_neighbours_in(settings):
+    settings.PHONENUMBER_DEFAULT_REGION = "US"
+    settings.IDENFY_PHONE_REGIONS = ["US"]
+    with pytest.raises(NumberNotSupported):
+        phone.parse("(876) 210-1234")
+
+
+@pytest.mark.parametrize("value", [None, 37061234567, b"+37061234567", [NUMBER]])
+def test_only_text_is_a_number(value):
+    with pytest.raises(NumberNotSupported):
+        phone.parse(value)
+
+
+def test_a_number_object_is_not_text():
+    with pytest.raises(NumberNotSupported):
+        phone.parse(PhoneNumber.from_string(NUMBER))
+
+
+@pytest.mark.parametrize("number", ["+99912345678", "+3706123456", "61234567"])
+def test_a_refusal_holds_no_number(number):
+    with pytest.raises(NumberNotSupported) as caught:
+        phone.parse(number)
+    assert number not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("regions", [["LT"], ("LT", "GB"), {"LT"}, frozenset(["LT"])])
+def test_regions_may_be_any_collection(settings, regions):
+    settings.IDENFY_PHONE_REGIONS = regions
+    assert phone.parse(NUMBER).region == "LT"
+
+
+def test_a_region_taken_off_the_list_is_refused_at_once(settings):
+    settings.IDENFY_PHONE_REGIONS = ["GB"]
+    with pytest.raises(NumberNotSupported):
+        phone.parse(NUMBER)
+
+
+def test_number_types_may_be_widened(settings):
+    settings.IDENFY_PHONE_NUMBER_TYPES = ["voip"]
+    assert phone.parse("+44 56 1234 5678") == ("+445612345678", "GB")
+
+
+def test_number_types_may_be_narrowed(settings):
+    settings.IDENFY_PHONE_NUMBER_TYPES = ["mobile"]
+    with pytest.raises(NumberNotSupported):
+        phone.parse("+1 201 555 0123")
+
+
+def test_the_types_have_the_names_of_the_setting():
+    assert sorted(phone.NUMBER_TYPES) == [
+        "fixed-line",
+        "fixed-line-or-mobile",
+        "mobile",
+        "pager",
+        "personal-number",
+        "premium-rate",
+        "shared-cost",
+        "toll-free",
+        "uan",
+        "unknown",
+        "voicemail",
+        "voip",
+    ]
+
+
+# mask
+
+
+@pytest.mark.parametrize(
+    ("number", "masked"),
+    [
+        ("+37061234567", "+370******67"),
+        ("+12015550123", "+1********23"),
+        ("+447400123456", "+44********56"),
+        ("+24740123", "+247***23"),
+    ],
+)
+def test_a_mask_shows_the_calling_code_and_two_digits(number, masked):
+    assert phone.mask(number) == masked
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_no_regions_mask_shows_more(everywhere, region):
+    number = example(region)
+    code = phonenumbers.country_code_for_region(region)
+    shown = phone.mask(number)
+    assert re.fullmatch(rf"\+{code}\*{{2,}}{number[-2:]}", shown)
+    assert len(shown) == len(number)
+
+
+# E164Field
+
+
+@pytest.mark.django_db
+def test_every_regions_number_is_stored_as_e164(everywhere, make, stored):
+    numbers = [example(region) for region in REGIONS]
+    for number in numbers:
+        make(phone_number=PhoneNumber.from_string(number))
+    assert sorted(stored()) == sorted(numbers)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("db_format", FORMATS)
+@pytest.mark.parametrize("region", [None, "LT", "GB"])
+def test_e164_is_stored_whatever_the_db_format(
+    settings, make, stored, db_format, region
+):
+    settings.PHONENUMBER_DB_FORMAT = db_format
+    settings.PHONENUMBER_DEFAULT_REGION = region
+    make(phone_number="+370 612 34567")
+    assert stored() == [NUMBER]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("db_format", FORMATS)
+@pytest.mark.parametrize("written", [NUMBER, "+370 612-34567", "tel:+370-612-34567"])
+def test_a_filter_finds_a_number_whatever_the_db_format(
+    settings, make, db_format, written
+):
+    settings.PHONENUMBER_DB_FORMAT = db_format
+    settings.PHONENUMBER_DEFAULT_REGION = "GB"
+    row = make()
+    make(phone_number="+37061234568")
+    assert list(PhoneVerification.objects.filter(phone_number=written)) == [row]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("db_format", FORMATS)
+def test_rows_outlive_a_change_of_the_db_format(settings, make, db_format):
+    row = make()
+    settings.PHONENUMBER_DB_FORMAT = db_format
+    settings.PHONENUMBER_DEFAULT_REGION = "GB"
+    row.refresh_from_db()
+    row.save()
+    found = PhoneVerification.objects.annotate(text=Cast("phone_number", TextField()))
+    assert found.get(phone_number=row.phone_number).text == NUMBER
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("db_format", FORMATS)
+def test_verified_finds_the_number_whatever_the_db_format(
+    settings, make, user, db_format
+):
+    settings.PHONENUMBER_DB_FORMAT = db_format
+    settings.PHONENUMBER_DEFAULT_REGION = "GB"
+    row = make("verified")
+    verified = PhoneVerification.objects.verified(user=user, phone_number=NUMBER)
+    assert list(verified) == [row]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("shown", FORMATS)
+def test_the_default_format_changes_neither_store_nor_mask(
+    settings, make, stored, shown
+):
+    settings.PHONENUMBER_DEFAULT_FORMAT = shown
+    settings.PHONENUMBER_DEFAULT_REGION = "LT"
+    row = make()
+    row.refresh_from_db()
+    assert (stored(), row.masked_number) == ([NUMBER], "+370******67")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("value", ["nonsense", "+370", "6123"])
+def test_a_filter_by_nonsense_finds_nothing(make, value):
+    make()
+    assert not PhoneVerification.objects.filter(phone_number=value).exists()
+
+
+def test_the_field_is_a_phone_number_field():
+    field = PhoneVerification._meta.get_field("phone_number")
+    assert isinstance(field, PhoneNumberField)
+    assert field.deconstruct()[1] == "django_idenfy_phone.phone.E164Field"

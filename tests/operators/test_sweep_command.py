@@ -1,0 +1,96 @@
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.utils import timezone
+
+import django_idenfy_phone
+from support import brokers
+
+LOOP = ["-m", "django", "idenfy_phone_sweep", "--loop", "0.05"]
+FAILED = "The sweep failed (OperationalError); it goes on.\n"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_run_settles_what_is_late(make):
+    late = make("queued", send_by=timezone.now() - timedelta(seconds=1))
+    call_command("idenfy_phone_sweep")
+    late.refresh_from_db()
+    assert (late.status, late.failure) == ("failed", "too_late")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_deliver_sends_without_a_broker(make, idenfy_sandbox):
+    row = make("queued")
+    call_command("idenfy_phone_sweep", "--deliver")
+    row.refresh_from_db()
+    assert (row.status, idenfy_sandbox.state.sends) == ("sent", 1)
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "86401"])
+def test_a_pause_that_is_none_is_refused(seconds):
+    with pytest.raises(CommandError, match="above 0"):
+        call_command("idenfy_phone_sweep", f"--loop={seconds}")
+
+
+@pytest.fixture
+def loop(tmp_path):
+    """The command as a process, with a database that has no tables."""
+    package = Path(django_idenfy_phone.__file__).parent
+    environment = os.environ | {
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}",
+        "DJANGO_SETTINGS_MODULE": "hosts.project.settings",
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[1]), str(package.parent)]
+        ),
+    }
+    with subprocess.Popen(
+        [sys.executable, *LOOP],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_the_loop_outlives_a_failing_run(loop):
+    assert FAILED in iter(loop.stderr.readline, "")
+    assert loop.stderr.readline() == FAILED
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM] * 3)
+def test_the_loop_ends_quickly_when_told(loop, signal_number):
+    assert FAILED in iter(loop.stderr.readline, "")
+    loop.send_signal(signal_number)
+    assert loop.wait(timeout=30) == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_loop_that_delivers_ends_after_the_row_that_it_sends(
+    make, idenfy_sandbox, tmp_path
+):
+    held = [make("queued") for _ in range(3)]
+    own = {n: getattr(settings, n) for n in dir(settings) if n.startswith("IDENFY_")}
+    own["DATABASES"] = {"default": connection.settings_dict}
+    with subprocess.Popen(
+        [sys.executable, *LOOP, "--deliver"],
+        cwd=tmp_path,
+        env=brokers.environment(**own),
+        stdout=subprocess.DEVNULL,
+    ) as loop:
+        idenfy_sandbox.on_message = lambda message: loop.terminate()
+        assert loop.wait(timeout=30) == 0
+    for row in held:
+        row.refresh_from_db()
+    assert sorted(row.status for row in held) == ["queued", "queued", "sent"]
+    assert idenfy_sandbox.state.sends == 1

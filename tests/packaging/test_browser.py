@@ -1,0 +1,146 @@
+"""The example project and the sandbox's inbox, in a real Chromium."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parents[2] / "example_project" / "demo.py"
+HOW = "pip install selenium, and Debian's chromium and chromium-driver, to run this"
+selenium = pytest.importorskip("selenium", reason=HOW)
+if not (shutil.which("chromium") and shutil.which("chromedriver")):
+    pytest.skip(HOW, allow_module_level=True)
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--disable-dev-shm-usage --window-size=420,900"
+)
+NUMBER = "+370 698 76544"
+
+
+@pytest.fixture(scope="module")
+def site():
+    """The demo, serving: its addresses and the password."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment.pop("DATABASE_URL", None)
+    environment.pop("DJANGO_SETTINGS_MODULE", None)
+    with subprocess.Popen(
+        [sys.executable, str(DEMO)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as demo:
+        lines = []
+        while not lines or "Ctrl-C" not in lines[-1]:
+            lines.append(demo.stdout.readline())
+            assert lines[-1], "".join(lines)
+        text = "".join(lines)
+        yield {
+            "url": re.search(r"Site\s+(\S+)/ ", text)[1],
+            "inbox": re.search(r"Sandbox inbox\s+(\S+)/", text)[1],
+            "password": re.search(r"password (\S+)", text)[1],
+        }
+        demo.send_signal(signal.SIGINT)
+        demo.communicate(timeout=90)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    profile = tmp_path_factory.mktemp("chromium")
+    for argument in (*QUIET.split(), f"--user-data-dir={profile}"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    browser = webdriver.Chrome(options=options, service=service)
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def page(chromium, site):
+    """The page to confirm a number on, for the demo's user."""
+    chromium.delete_all_cookies()
+    chromium.get(f"{site['url']}/login/")
+    chromium.find_element(By.NAME, "username").send_keys("demo")
+    field = chromium.find_element(By.NAME, "password")
+    field.send_keys(site["password"], Keys.ENTER)
+    link = "Confirm another number"
+    wait(chromium).until(lambda b: b.find_elements(By.LINK_TEXT, link))
+    chromium.find_element(By.LINK_TEXT, link).click()
+    wait(chromium).until(lambda b: shown(b, "number"))
+    chromium.execute_script("sessionStorage.clear()")
+    chromium.refresh()
+    wait(chromium).until(lambda b: shown(b, "number"))
+    return chromium
+
+
+def wait(browser):
+    return WebDriverWait(browser, 20)
+
+
+def shown(browser, name):
+    return [each for each in browser.find_elements(By.ID, name) if each.is_displayed()]
+
+
+def enter(browser, name, text):
+    field = browser.find_element(By.ID, name)
+    field.clear()
+    field.send_keys(text, Keys.ENTER)
+
+
+def text_of(browser, name):
+    return browser.find_element(By.ID, name).text
+
+
+def newest_code(chromium, site):
+    """Read from the inbox page, in a tab of its own, as a developer would."""
+    first = chromium.current_window_handle
+    chromium.switch_to.new_window("tab")
+    chromium.get(f"{site['inbox']}/")
+    text = chromium.find_element(By.TAG_NAME, "body").text
+    chromium.close()
+    chromium.switch_to.window(first)
+    return re.search(r"The iDenfy code: (\d{4})\. Valid for 5 minutes\.", text)[1]
+
+
+def test_a_user_confirms_a_number(page, site):
+    enter(page, "number", NUMBER)
+    wait(page).until(lambda b: shown(b, "code"))
+    field = page.find_element(By.ID, "code")
+    assert field.get_attribute("autocomplete") == "one-time-code"
+    assert field.get_attribute("inputmode") == "numeric"
+    code = newest_code(page, site)
+    enter(page, "code", f"{(int(code) + 1) % 10_000:04}")
+    wait(page).until(lambda b: text_of(b, "error"))
+    enter(page, "code", code)
+    wait(page).until(lambda b: shown(b, "phone-number"))
+    assert text_of(page, "phone-number") == NUMBER.replace(" ", "")
+
+
+def test_a_number_that_is_none_is_told_in_words(page):
+    enter(page, "number", "12")
+    wait(page).until(lambda b: text_of(b, "error"))
+    assert "country code" in text_of(page, "error")
+    assert page.find_element(By.ID, "number").get_attribute("value") == "12"
+
+
+def test_a_number_that_idenfy_refuses_is_told_in_words(page):
+    enter(page, "number", "+12025550101")
+    wait(page).until(lambda b: text_of(b, "error"))
+    assert shown(page, "number")
+
+
+def test_the_pages_run_without_an_error_of_the_script(page):
+    severe = [each for each in page.get_log("browser") if each["level"] == "SEVERE"]
+    # What the API refuses is logged by Chromium as a failed request.
+    assert [each for each in severe if each["source"] != "network"] == []

@@ -1,0 +1,260 @@
+"""Brokers of our own on free ports, to be frozen, flushed and killed."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import amqp
+
+import django_idenfy_phone
+
+LOOPBACK = "127.0.0.1"
+READY_SECONDS = 60
+# Debian's wrapper on the PATH changes to a user of its own.
+RABBITMQ_FOLDERS = ["/usr/lib/rabbitmq/bin", os.defpath, os.environ.get("PATH", "")]
+
+
+class NotInstalled(Exception):
+    """The text tells how to switch it on."""
+
+
+def free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """Of a process of the test project with these settings: see worker_settings."""
+    files = Path(__file__), Path(django_idenfy_phone.__file__)
+    folders = [str(file.resolve().parents[1]) for file in files]
+    return os.environ | {
+        "DJANGO_SETTINGS_MODULE": "support.worker_settings",
+        "HOST_SETTINGS": json.dumps(settings, default=str),
+        "PYTHONPATH": os.pathsep.join(folders),
+    }
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """The port of a listener that answers no SYN."""
+    with socket.create_server((LOOPBACK, 0), backlog=0) as listener:
+        address = listener.getsockname()
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        time.sleep(0.05)
+        yield address[1]
+        for sock in waiting:
+            sock.close()
+
+
+def wait_until(is_true: Callable[[], object], seconds: float = READY_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{is_true} stayed false for {seconds} s")
+        time.sleep(0.02)
+
+
+def find(binary: str, path: str | None = None) -> str:
+    found = shutil.which(binary, path=path)
+    if found is None:
+        raise NotInstalled(f"install {binary} to run this")
+    return found
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate that nobody trusts, and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate, key
+
+
+class Broker:
+    """One server process. ``url`` is what Celery takes."""
+
+    def __init__(self, scheme: str) -> None:
+        self.port = free_port()
+        self.url = f"{scheme}://{LOOPBACK}:{self.port}/"
+        self.folder = Path(tempfile.mkdtemp(prefix="idenfy-phone-"))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def environment(self) -> dict[str, str]:
+        return {}
+
+    def answers(self) -> bool:
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Lose every message."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=self.folder,
+                env=os.environ | self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._is_ready)
+
+    def _is_ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise ChildProcessError((self.folder / "log").read_text()[-1000:])
+        with suppress(OSError):
+            return self.answers()
+        return False
+
+    def freeze(self) -> None:
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def kill(self) -> None:
+        # The whole group: RabbitMQ has helpers.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Redis(Broker):
+    def __init__(self) -> None:
+        self.binary = find("redis-server")
+        super().__init__("redis")
+
+    def command(self) -> list[str]:
+        return [
+            *(self.binary, "--bind", LOOPBACK, "--port", str(self.port)),
+            *("--save", "", "--appendonly", "no"),
+        ]
+
+    def ask(self, words: str) -> bytes:
+        with socket.create_connection((LOOPBACK, self.port), timeout=5) as sock:
+            sock.sendall(f"{words}\r\n".encode())
+            return sock.recv(65536)
+
+    def answers(self) -> bool:
+        return self.ask("PING") == b"+PONG\r\n"
+
+    def flush(self) -> None:
+        assert self.ask("FLUSHALL") == b"+OK\r\n"
+
+
+class RabbitMQ(Broker):
+    def __init__(self) -> None:
+        self.binary = find("rabbitmq-server", os.pathsep.join(RABBITMQ_FOLDERS))
+        self.name_server_binary = find("epmd")
+        super().__init__("amqp")
+        self.name_server_port = str(free_port())
+        self.tls_url = f"amqps://{LOOPBACK}:{free_port()}/"
+        self.name_server: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        if self.name_server is None:
+            # As a child: one that RabbitMQ starts would outlive it.
+            self.name_server = subprocess.Popen(
+                [
+                    *(self.name_server_binary, "-address", LOOPBACK),
+                    *("-port", self.name_server_port),
+                ],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self.name_server is not None:
+            self.name_server.kill()
+            self.name_server.wait()
+
+    def restart(self) -> None:
+        """As one that keeps nothing on a disk."""
+        self.kill()
+        for folder in self.folder.glob("test*@localhost*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        self.start()
+
+    def command(self) -> list[str]:
+        return [self.binary, "-noinput"]
+
+    def environment(self) -> dict[str, str]:
+        """Nothing of a RabbitMQ that the machine runs: not even its name server."""
+        here = str(self.folder)
+        certificate, key = self_signed(self.folder)
+        (self.folder / "rabbitmq.conf").write_text(
+            f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
+            f"listeners.ssl.1 = {urlsplit(self.tls_url).netloc}\n"
+            f"ssl_options.certfile = {certificate}\n"
+            f"ssl_options.keyfile = {key}\n"
+        )
+        (self.folder / "env.conf").touch()
+        return {
+            "HOME": here,
+            "ERL_EPMD_ADDRESS": LOOPBACK,
+            "ERL_EPMD_PORT": self.name_server_port,
+            "ERL_FLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            # So that the server is this very process, not a child of a shell.
+            "RABBITMQ_ALLOW_INPUT": "1",
+            "RABBITMQ_CONF_ENV_FILE": f"{here}/env.conf",
+            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/plugins",
+            "RABBITMQ_LOG_BASE": here,
+            "RABBITMQ_MNESIA_BASE": here,
+            "RABBITMQ_NODENAME": f"test{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+        }
+
+    def answers(self) -> bool:
+        with socket.create_connection((LOOPBACK, self.port), timeout=5) as sock:
+            sock.sendall(b"AMQP\0\0\x09\x01")
+            return sock.recv(1) == b"\x01"
+
+    def flush(self) -> None:
+        connection = amqp.Connection(f"{LOOPBACK}:{self.port}")
+        # There is no queue before the first message or worker.
+        with suppress(amqp.NotFound), connection:
+            connection.channel().queue_purge("celery")
