@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from django_idenfy_phone import tasks
 from django_idenfy_phone.models import PhoneVerification
+from support.clock import Clock
 from support.constants import MARKERS, NUMBER
 from support.wire import Wire
 
@@ -48,21 +49,28 @@ def wire(settings):
         yield server
 
 
-class Clock:
-    """The time of all machines. The rows hold times that the real one may not reach."""
-
-    def __init__(self):
-        self.now = timezone.now()
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch):
+    """The time stands still: see support.clock."""
     clock = Clock()
     monkeypatch.setattr(timezone, "now", clock)
     return clock
+
+
+@pytest.fixture
+def eager():
+    """Each message runs at once in the process that publishes it, without a broker."""
+    conf = tasks.send_code.app.conf
+    conf.task_always_eager = True
+    yield
+    conf.task_always_eager = False
+
+
+@pytest.fixture
+def atomic_requests(monkeypatch):
+    """The host has ATOMIC_REQUESTS on, for all databases."""
+    for connection in connections.all():
+        monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
 
 
 @pytest.fixture(autouse=True)
