@@ -1,4 +1,4 @@
-"""A server that answers with scripted bytes, for what no honest server would send."""
+"""A server that answers with scripted bytes, valid or not."""
 
 import json
 import socket
@@ -9,7 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
-Act = Callable[[socket.socket], object]
+# Writes the answer to one request.
+Responder = Callable[[socket.socket], object]
+# Returned by a responder after which the connection stays open.
 KEEP_OPEN = object()
 
 
@@ -19,8 +21,8 @@ class Request(NamedTuple):
     body: Any
 
 
-def answer(status: int, body: object = b"", **headers: str) -> Act:
-    """A whole answer; ``body`` is bytes, or an object to send as JSON."""
+def answer(status: int, body: object = b"", **headers: str) -> Responder:
+    """A complete response; ``body`` is bytes, or an object to send as JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = {"Content-Length": str(len(raw)), "Connection": "close"}
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
@@ -29,17 +31,18 @@ def answer(status: int, body: object = b"", **headers: str) -> Act:
     return lambda sock: sock.sendall(data)
 
 
-def keep_alive(status: int, body: object) -> Act:
-    act = answer(status, body, Connection="keep-alive")
+def keep_alive(status: int, body: object) -> Responder:
+    respond = answer(status, body, Connection="keep-alive")
 
-    def send(sock: socket.socket) -> object:
-        act(sock)
+    def respond_and_keep_open(sock: socket.socket) -> object:
+        respond(sock)
         return KEEP_OPEN
 
-    return send
+    return respond_and_keep_open
 
 
-def refusal(status: int, identifier: str, **headers: str) -> Act:
+def refusal(status: int, identifier: str, **headers: str) -> Responder:
+    """A response with iDenfy's documented error body."""
     return answer(status, {"identifier": identifier, "message": "no"}, **headers)
 
 
@@ -48,28 +51,30 @@ def reset(sock: socket.socket) -> None:
 
 
 def hang_up(sock: socket.socket) -> None:
-    """Close without a word, after the request was read."""
+    """Close the connection without an answer, after the request was read."""
 
 
 def silence(sock: socket.socket) -> None:
     time.sleep(3)
 
 
-def drip(data: bytes, pause: float = 0.1) -> Act:
-    def send(sock: socket.socket) -> None:
+def drip(data: bytes, pause: float = 0.1) -> Responder:
+    """Send ``data`` one byte at a time, with a pause in seconds after each byte."""
+
+    def respond(sock: socket.socket) -> None:
         for byte in data:
             sock.sendall(bytes([byte]))
             time.sleep(pause)
 
-    return send
+    return respond
 
 
 class Wire:
-    """Each request is answered by the next act; the last one stays."""
+    """The next responder answers each request; the last one answers all the rest."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.acts: list[Act] = []
+        self.responders: list[Responder] = []
         self.connections = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -82,8 +87,8 @@ class Wire:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
-    def will(self, *acts: Act) -> None:
-        self.acts = list(acts)
+    def will(self, *responders: Responder) -> None:
+        self.responders = list(responders)
 
     def _serve(self) -> None:
         while True:
@@ -98,8 +103,11 @@ class Wire:
             self.connections += 1
             while line := stream.readline():
                 self.requests.append(_read(line, stream))
-                act = self.acts.pop(0) if len(self.acts) > 1 else self.acts[0]
-                if act(sock) is not KEEP_OPEN:
+                if len(self.responders) > 1:
+                    respond = self.responders.pop(0)
+                else:
+                    respond = self.responders[0]
+                if respond(sock) is not KEEP_OPEN:
                     return
 
 
