@@ -1,1 +1,1 @@
-"""A stateful stand-in of iDenfy's phone verification, for development and tests."""
+"""A stateful stand-in for iDenfy's phone verification, for development and tests."""

@@ -1,4 +1,4 @@
-"""What iDenfy documents about phone verification, as rules. No HTTP here."""
+"""The rules that iDenfy documents for phone verification. No HTTP here."""
 
 import re
 import secrets
@@ -30,7 +30,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """One SMS in the inbox, so one that iDenfy would have billed."""
+    """One SMS in the inbox. iDenfy would have billed it."""
 
     phone_number: str
     code: str
@@ -41,43 +41,46 @@ class Message:
 
 
 def send_values(body: Mapping[str, object]) -> tuple[str, str]:
-    """The phone number and the sender name of a send, or a Refusal."""
+    """Return (phone number in E.164, sender name) of a send, or raise Refusal."""
     sender_name = DEFAULT_SENDER
     if "sender_name" in body:
-        sender_name = _text(body, "sender_name", SENDER_NAME)
-    return _text(body, "phone_number", E164), sender_name
+        sender_name = _required_text(body, "sender_name", SENDER_NAME)
+    return _required_text(body, "phone_number", E164), sender_name
 
 
 def check_values(body: Mapping[str, object]) -> tuple[str, str]:
-    """The request id and the code of a check, or a Refusal."""
+    """Return (request_id, 4-digit code) of a check, or raise Refusal."""
     return (
-        _text(body, "request_id", REQUEST_ID),
-        _text(body, "received_code", RECEIVED_CODE),
+        _required_text(body, "request_id", REQUEST_ID),
+        _required_text(body, "received_code", RECEIVED_CODE),
     )
 
 
-def _text(body: Mapping[str, object], key: str, shape: re.Pattern[str]) -> str:
+def _required_text(
+    body: Mapping[str, object], key: str, pattern: re.Pattern[str]
+) -> str:
     if key not in body:
         raise Refusal("MISSING_VALUE", f"{key} is required.")
     value = body[key]
-    if not isinstance(value, str) or not shape.fullmatch(value):
+    if not isinstance(value, str) or not pattern.fullmatch(value):
         raise Refusal("BAD_VALUE", f"{key} is not valid.")
     return value
 
 
 @dataclass
 class _Request:
-    """One send, and what its checks have done to it."""
+    """One send, and the result of its checks so far."""
 
     message: Message
     checks: int = 0
     wrong_codes: int = 0
     validated: bool = False
 
-    def judge(self, code: str, now: datetime) -> bool:
+    def check(self, code: str, now: datetime) -> bool:
+        """Count a check; return whether its code is right and still valid."""
         self.checks += 1
-        # "Already validated" and "too many wrong codes" both answer false; what an
-        # expired code answers is not known at the vendor, false is our choice.
+        # iDenfy answers false for "already validated" and for "too many wrong codes".
+        # Its answer for an expired code is not known: false is our choice.
         if self.validated or self.wrong_codes >= MAX_WRONG_CODES:
             return False
         if now >= self.message.sent_at + CODE_LIFE:
@@ -98,19 +101,19 @@ class SandboxState:
         self._now = now
         self._lock = threading.Lock()
         self._requests: dict[str, _Request] = {}
-        self._arrivals: Counter[str] = Counter()
+        self._request_counts: Counter[str] = Counter()
 
     def reset(self) -> None:
-        """Forget all messages, requests and counts."""
+        """Delete all messages, requests and counts."""
         with self._lock:
             self._requests.clear()
-            self._arrivals.clear()
+            self._request_counts.clear()
 
     def send(self, phone_number: str, sender_name: str = DEFAULT_SENDER) -> Message:
-        """Put one SMS in the inbox, and so bill it.
+        """Put one SMS into the inbox, and so bill it.
 
-        Whether iDenfy refuses a number that still has a live request is not known:
-        here each send stands alone, and the older code stays good.
+        It is not known whether iDenfy refuses a number that still has a live request.
+        Here each send is independent, and the older code stays valid.
         """
         code = f"{secrets.randbelow(10_000):04}"
         message = Message(
@@ -126,14 +129,14 @@ class SandboxState:
         return message
 
     def check(self, request_id: str, code: str) -> bool:
-        """Judge a code, and use it up where it is right."""
+        """Return whether a code is right and valid; a right code is used up."""
         with self._lock:
             request = self._requests.get(request_id)
-            # What an unknown request_id answers is not known at the vendor.
-            return request is not None and request.judge(code, self._now())
+            # iDenfy's answer for an unknown request_id is not known.
+            return request is not None and request.check(code, self._now())
 
     def number_of(self, request_id: str) -> str:
-        """The number a request was sent to, "" where the request is unknown."""
+        """Return the phone number of a request, "" where the request is unknown."""
         with self._lock:
             request = self._requests.get(request_id)
             return request.message.phone_number if request else ""
@@ -142,43 +145,44 @@ class SandboxState:
     def messages(self) -> list[Message]:
         """Every SMS, newest first."""
         with self._lock:
-            return [each.message for each in reversed(self._requests.values())]
+            return [request.message for request in reversed(self._requests.values())]
 
     def code_for(self, phone_number: str) -> str:
-        """The newest code sent to a number; LookupError where there is none."""
+        """Return the newest code sent to a number, or raise LookupError."""
         for message in self.messages:
             if message.phone_number == phone_number:
                 return message.code
         raise LookupError("No SMS was sent to this number.")
 
     def billed(self, phone_number: str) -> int:
-        return sum(each.phone_number == phone_number for each in self.messages)
+        """Return how many SMS were sent to a number, and so billed."""
+        return sum(message.phone_number == phone_number for message in self.messages)
 
     def checks_for(self, request_id: str) -> int:
-        """How many checks were judged against a request."""
+        """Return how many codes were checked for this request."""
         with self._lock:
             request = self._requests.get(request_id)
             return request.checks if request else 0
 
-    def arrived(self, endpoint: str) -> None:
+    def count_request(self, endpoint: str) -> None:
         with self._lock:
-            self._arrivals[endpoint] += 1
+            self._request_counts[endpoint] += 1
 
-    def _arrived(self, endpoint: str) -> int:
+    def _requests_to(self, endpoint: str) -> int:
         with self._lock:
-            return self._arrivals[endpoint]
+            return self._request_counts[endpoint]
 
     @property
     def sends(self) -> int:
-        """Requests that reached send-sms, whatever became of them."""
-        return self._arrived("send")
+        """How many requests reached send-sms, with or without success."""
+        return self._requests_to("send")
 
     @property
     def checks(self) -> int:
-        """Requests that reached verify-sms, whatever became of them."""
-        return self._arrived("check")
+        """How many requests reached verify-sms, with or without success."""
+        return self._requests_to("check")
 
     @property
     def redirects_followed(self) -> int:
-        """Requests that came where +12025550111 redirects to."""
-        return self._arrived("redirect")
+        """How many requests reached the path that +12025550111 redirects to."""
+        return self._requests_to("redirect")

@@ -37,6 +37,7 @@ from rest_framework.test import APIClient  # noqa: E402
 from django_idenfy_phone import tasks  # noqa: E402
 from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS  # noqa: E402
 from django_idenfy_phone.models import PhoneVerification  # noqa: E402
+from django_idenfy_phone.sandbox import scenarios, state  # noqa: E402
 from django_idenfy_phone.sandbox import server as sandbox  # noqa: E402
 from support import brokers  # noqa: E402
 
@@ -71,23 +72,23 @@ OWN_SETTINGS = {
 def after(low, high):
     def answer(handler, request_id):
         time.sleep(random.uniform(low, high))
-        sandbox.answer_request_id(handler, request_id)
+        scenarios.answer_request_id(handler, request_id)
 
     return answer
 
 
-SERVER_ERROR = sandbox.error(500, "INTERNAL_ERROR")
+SERVER_ERROR = scenarios.error(500, "INTERNAL_ERROR")
 # How many of a hundred sends, and what becomes of them.
 MOODS = {
-    "429": (15.0, sandbox.refused(429, "TOO_MANY_REQUESTS", {"Retry-After": "1"})),
-    "slow": (7.0, sandbox.sent("a long pause", after(1, 3))),
-    "reset": (5.0, sandbox.sent("a reset", sandbox.reset)),
-    "500 unbilled": (2.5, sandbox.refused(500, "INTERNAL_ERROR")),
-    "500 billed": (2.5, sandbox.sent("a 500", SERVER_ERROR)),
-    "HTML": (3.0, sandbox.sent("a page", sandbox.answer_html)),
+    "429": (15.0, scenarios.refused(429, "TOO_MANY_REQUESTS", {"Retry-After": "1"})),
+    "slow": (7.0, scenarios.sent("a long pause", after(1, 3))),
+    "reset": (5.0, scenarios.sent("a reset", scenarios.reset_connection)),
+    "500 unbilled": (2.5, scenarios.refused(500, "INTERNAL_ERROR")),
+    "500 billed": (2.5, scenarios.sent("a 500", SERVER_ERROR)),
+    "HTML": (3.0, scenarios.sent("a page", scenarios.answer_html)),
 }
 ORDINARY = "ordinary"
-ORDINARY_DEED = sandbox.sent("a short pause", after(0.02, 0.1))
+ORDINARY_SCENARIO = scenarios.sent("a short pause", after(0.02, 0.1))
 UNCERTAIN = {"reset", "500 unbilled", "500 billed", "HTML"}
 
 
@@ -96,10 +97,10 @@ class Handler(sandbox.Handler):
         if not self.path.endswith("/send-sms"):
             self.serve()
             return
-        body = sandbox.admitted(self, "send", self.read_body())
-        number, sender_name = sandbox.send_values(body)
-        deed = self.server.sandbox.deed_for(number)
-        sandbox.perform(self, deed, number, sender_name)
+        body = sandbox.accept_request(self, "send", self.read_body())
+        number, sender_name = state.send_values(body)
+        scenario = self.server.sandbox.scenario_for(number)
+        sandbox.run_send(self, scenario, number, sender_name)
 
 
 class MoodySandbox(sandbox.SandboxServer):
@@ -115,15 +116,15 @@ class MoodySandbox(sandbox.SandboxServer):
         super().start()
         self._listener.RequestHandlerClass = Handler
 
-    def deed_for(self, number):
+    def scenario_for(self, number):
         with self._lock:
             mood = self._draw()
             self.requests[number].append(mood)
-        return MOODS[mood][1] if mood in MOODS else ORDINARY_DEED
+        return MOODS[mood][1] if mood in MOODS else ORDINARY_SCENARIO
 
     def _draw(self):
         point = self._random.uniform(0, 100)
-        for mood, (per_cent, _deed) in MOODS.items():
+        for mood, (per_cent, _scenario) in MOODS.items():
             point -= per_cent
             if point < 0:
                 return mood

@@ -24,7 +24,8 @@ import requests
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
-from django_idenfy_phone.sandbox.server import MAGIC, SandboxServer
+from django_idenfy_phone.sandbox.scenarios import SCENARIOS
+from django_idenfy_phone.sandbox.server import SandboxServer
 from django_idenfy_phone.sandbox.state import Message, SandboxState
 
 NUMBER = "+37061234567"
@@ -688,7 +689,7 @@ def test_the_inbox_page_explains_each_magic_number(call: Call) -> None:
     sends = [(f"+120255501{last:02}", "Send") for last in range(1, 15)]
     checks = [(f"+120255501{last:02}", "Check") for last in range(20, 25)]
     assert rows == sends + checks
-    assert list(MAGIC) == [number for number, _ in rows]
+    assert list(SCENARIOS) == [number for number, _ in rows]
 
 
 @pytest.mark.parametrize("path", ["/", "/inbox.json"])
@@ -851,6 +852,6 @@ def test_the_command_says_when_it_cannot_have_its_port(
         call_command("idenfy_phone_sandbox", port=port, stdout=out)
     assert out.getvalue() == ""
     assert str(caught.value) == (
-        f"Cannot listen on port {port}: it is in use, or not open to you. "
+        f"Cannot listen on port {port}: it is in use or not allowed. "
         "Choose another with --port."
     )

@@ -18,8 +18,8 @@ DEMO_SECRET = "demo-secret"
 
 
 class Command(BaseCommand):
-    help = "Run a stand-in of iDenfy on this machine and print each SMS."
-    # It needs no database and no finished settings.
+    help = "Run a stand-in for iDenfy on this machine and print each SMS."
+    # The sandbox needs no database, and it runs before the settings are complete.
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -31,11 +31,12 @@ class Command(BaseCommand):
         with suppress(KeyboardInterrupt):
             self.start(server)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            self.introduce(server)
+            self.print_addresses(server)
             threading.Event().wait()
         server.stop()
 
     def credentials(self) -> tuple[str, str]:
+        """Return (API key, API secret): the project's own, or those of a demo."""
         if conf.API_KEY and conf.API_SECRET:
             return conf.API_KEY, conf.API_SECRET
         line = _(
@@ -50,19 +51,19 @@ class Command(BaseCommand):
             server.start()
         except (OSError, OverflowError) as error:
             line = _(
-                "Cannot listen on port %(port)s: it is in use, or not open to you. "
+                "Cannot listen on port %(port)s: it is in use or not allowed. "
                 "Choose another with --port."
             )
             raise CommandError(line % {"port": server.port}) from error
 
-    def introduce(self, server: SandboxServer) -> None:
+    def print_addresses(self, server: SandboxServer) -> None:
         self.print_line(_("Sandbox: %(url)s") % {"url": server.url})
         self.print_line(_("Inbox: %(url)s/") % {"url": server.url})
         self.print_line(_("Press Ctrl-C to stop."))
 
     def print_message(self, message: Message) -> None:
-        # The sender name is the client's: it must not break the line or the terminal.
-        text = "".join(each if each.isprintable() else "?" for each in message.text)
+        # A client chose the sender name: it must not break the line or the terminal.
+        text = "".join(char if char.isprintable() else "?" for char in message.text)
         line = _("SMS to %(number)s: %(text)s")
         self.print_line(line % {"number": message.phone_number, "text": text})
 
