@@ -2,8 +2,14 @@
 
 import json
 import logging
+import re
+from datetime import timedelta
+
+import pytest
 
 from django_idenfy_phone import services
+from django_idenfy_phone.exceptions import CooldownActive, LimitReached
+from django_idenfy_phone.models import PhoneVerification
 from support.constants import NUMBER
 
 START_URL = "/phone/start/"
@@ -29,3 +35,40 @@ def outcome(row):
 def logged_levels(caplog):
     """The levels of all log records from WARNING on, oldest first."""
     return [r.levelname for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+# A row with one of these failures sent nothing, so it does not count.
+UNSENT_FAILURES = ["account", "unreachable", "rate_limited", "too_late"]
+
+
+def post_start(client, number=NUMBER, url=START_URL, **headers):
+    return post_json(client, url, {"phone_number": number}, **headers)
+
+
+def start_and_expire(user, number=NUMBER, **options):
+    """Start, and expire the row: a queued one fails when the clock moves on."""
+    row = start(user, number, **options)
+    PhoneVerification.objects.filter(pk=row.pk).update(status="expired")
+    return row
+
+
+def refusal_of(user, number=NUMBER, **options):
+    """The error code and the wait of a start that must be refused."""
+    with pytest.raises((CooldownActive, LimitReached)) as caught:
+        start(user, number, **options)
+    return caught.value.code, timedelta(seconds=caught.value.retry_after)
+
+
+def code_and_wait(response):
+    """The error code and the wait in seconds of a 429, equal in header and body."""
+    body = response.json()
+    assert response.status_code == 429
+    assert re.fullmatch("[1-9][0-9]*", response["Retry-After"])
+    assert int(response["Retry-After"]) == body["retry_after"]
+    return body["code"], body["retry_after"]
+
+
+def logged_messages(caplog):
+    """The level and text of all log records from WARNING on, oldest first."""
+    records = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    return [(r.levelname, r.getMessage()) for r in records]
