@@ -1,4 +1,4 @@
-"""A wrong setting is found at start, under its own id, and is never printed."""
+"""Each wrong setting gives one message with its own id and without its value."""
 
 import os
 import subprocess
@@ -12,27 +12,25 @@ from django.utils import timezone
 
 from django_idenfy_phone.conf import PREFIX, Settings, conf
 
-# Looked for in everything a check says.
+pytestmark = pytest.mark.usefixtures("account")
+# No message of a check may contain it.
 SECRET = "5up3r-s3cr3t"
 
 
-@pytest.fixture(autouse=True)
-def _account(settings):
-    settings.IDENFY_PHONE_API_KEY = "key"
-    settings.IDENFY_PHONE_API_SECRET = "secret"
-
-
-def run(*, deploy=False):
+def run_own_checks(*, deploy=False):
     messages = run_checks(include_deployment_checks=deploy)
     return [each for each in messages if each.id.startswith("django_idenfy_phone.")]
 
 
-def found(**kwargs):
-    return [each.id.removeprefix("django_idenfy_phone.") for each in run(**kwargs)]
+def found_ids(**kwargs):
+    return [
+        each.id.removeprefix("django_idenfy_phone.")
+        for each in run_own_checks(**kwargs)
+    ]
 
 
-def test_a_good_project_hears_nothing():
-    assert found(deploy=True) == []
+def test_good_project_gets_no_message():
+    assert found_ids(deploy=True) == []
 
 
 BAD = [
@@ -207,19 +205,19 @@ BAD = [
 
 
 @pytest.mark.parametrize(("check_id", "name", "value"), BAD)
-def test_a_wrong_setting_is_one_error(settings, check_id, name, value):
+def test_wrong_setting_gives_exactly_one_error(settings, check_id, name, value):
     setattr(settings, PREFIX + name, value)
-    assert found() == [check_id]
+    assert found_ids() == [check_id]
 
 
 @pytest.mark.parametrize(
     ("check_id", "name"), sorted({(check_id, name) for check_id, name, _ in BAD})
 )
-def test_an_error_names_the_setting_and_not_the_value(settings, check_id, name):
+def test_error_names_the_setting_but_not_its_value(settings, check_id, name):
     texts = set()
     for value in (value for known, _, value in BAD if known == check_id):
         setattr(settings, PREFIX + name, value)
-        (error,) = run()
+        (error,) = run_own_checks()
         texts.add((error.level, error.msg, error.hint))
     ((level, message, hint),) = texts
     assert (level, message.split()[0]) == (ERROR, PREFIX + name)
@@ -271,9 +269,9 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("name", "value"), GOOD)
-def test_a_good_setting_gives_nothing(settings, name, value):
+def test_good_setting_gives_no_message(settings, name, value):
     setattr(settings, PREFIX + name, value)
-    assert found(deploy=True) == []
+    assert found_ids(deploy=True) == []
 
 
 # The account
@@ -281,65 +279,67 @@ def test_a_good_setting_gives_nothing(settings, name, value):
 
 @pytest.mark.parametrize("name", ["API_KEY", "API_SECRET"])
 @pytest.mark.parametrize("value", ["", None])
-def test_a_missing_account_is_a_warning(settings, name, value):
+def test_missing_account_is_a_warning(settings, name, value):
     setattr(settings, PREFIX + name, value)
-    assert found() == ["W001"]
+    assert found_ids() == ["W001"]
 
 
 @pytest.mark.parametrize("name", ["API_KEY", "API_SECRET"])
 @pytest.mark.parametrize("value", ["", None])
-def test_a_missing_account_is_an_error_in_deployment(settings, name, value):
+def test_missing_account_is_an_error_in_deployment(settings, name, value):
     setattr(settings, PREFIX + name, value)
-    assert found(deploy=True) == ["W001", "E004"]
+    assert found_ids(deploy=True) == ["W001", "E004"]
 
 
-def test_an_account_that_was_never_set_is_missing(settings):
+def test_unset_account_is_a_warning(settings):
     del settings.IDENFY_PHONE_API_KEY
     del settings.IDENFY_PHONE_API_SECRET
-    assert found() == ["W001"]
+    assert found_ids() == ["W001"]
 
 
-def test_a_missing_secret_does_not_print_the_key(settings):
+def test_missing_secret_does_not_print_the_key(settings):
     settings.IDENFY_PHONE_API_KEY = SECRET
     settings.IDENFY_PHONE_API_SECRET = ""
-    assert SECRET not in "".join(f"{each.msg} {each.hint}" for each in run(deploy=True))
+    assert SECRET not in "".join(
+        f"{each.msg} {each.hint}" for each in run_own_checks(deploy=True)
+    )
 
 
 # The project
 
 
-def test_all_regions_are_a_warning(settings):
+def test_unset_regions_are_a_warning(settings):
     del settings.IDENFY_PHONE_REGIONS
-    assert found() == ["W002"]
+    assert found_ids() == ["W002"]
 
 
 @pytest.mark.parametrize("name", ["API_KEYS", "API_SECRET_", "REGION", "X", ""])
-def test_an_unknown_name_is_a_warning(settings, name):
+def test_unknown_setting_is_a_warning(settings, name):
     setattr(settings, PREFIX + name, True)
-    assert found() == ["W004"]
+    assert found_ids() == ["W004"]
 
 
-def test_an_unknown_name_is_printed_without_its_value(settings):
+def test_unknown_setting_is_printed_without_its_value(settings):
     settings.IDENFY_PHONE_API_SECRETS = SECRET
-    (warning,) = run()
+    (warning,) = run_own_checks()
     assert warning.msg == "IDENFY_PHONE_API_SECRETS is no setting of this app."
     assert warning.level == WARNING
     assert SECRET not in warning.hint
 
 
-def test_naive_times_are_a_warning(settings):
+def test_use_tz_off_is_a_warning(settings):
     settings.USE_TZ = False
-    assert found() == ["W005"]
+    assert found_ids() == ["W005"]
 
 
 @pytest.fixture
-def unlimited(settings):
+def anonymous_without_limit(settings):
     settings.IDENFY_PHONE_ALLOW_ANONYMOUS = True
     settings.IDENFY_PHONE_SEND_LIMITS = {"network": ()}
 
 
-def test_strangers_without_a_limit_are_a_warning(unlimited):
-    assert found() == ["W007"]
+def test_anonymous_starts_without_a_limit_are_a_warning(anonymous_without_limit):
+    assert found_ids() == ["W007"]
 
 
 @pytest.mark.parametrize(
@@ -351,29 +351,31 @@ def test_strangers_without_a_limit_are_a_warning(unlimited):
         ("START_GUARD", print),
     ],
 )
-def test_strangers_with_a_limit_or_a_guard_are_none(settings, unlimited, name, value):
+def test_login_limit_or_guard_avoids_the_anonymous_warning(
+    settings, anonymous_without_limit, name, value
+):
     setattr(settings, PREFIX + name, value)
-    assert found() == []
+    assert found_ids() == []
 
 
-class UsersElsewhere:
+class UsersInAnotherDatabase:
     def db_for_write(self, model, **hints):
         return "users" if model._meta.app_label == "auth" else None
 
 
-class AllElsewhere:
+class AllInAnotherDatabase:
     def db_for_write(self, model, **hints):
         return "other"
 
 
 def test_users_in_another_database_are_a_warning(settings):
-    settings.DATABASE_ROUTERS = [UsersElsewhere()]
-    assert found() == ["W006"]
+    settings.DATABASE_ROUTERS = [UsersInAnotherDatabase()]
+    assert found_ids() == ["W006"]
 
 
-def test_one_other_database_for_all_is_no_matter(settings):
-    settings.DATABASE_ROUTERS = [AllElsewhere()]
-    assert found() == []
+def test_one_other_database_for_all_gives_no_warning(settings):
+    settings.DATABASE_ROUTERS = [AllInAnotherDatabase()]
+    assert found_ids() == []
 
 
 # Celery, in a project that configures no app
@@ -391,7 +393,7 @@ IDENFY_PHONE_REGIONS = ["LT"]
 
 @pytest.fixture
 def check_project(tmp_path):
-    """What ``django check`` says in a new process."""
+    """Return what ``django check`` prints, in a new process."""
     (tmp_path / "without_celery.py").write_text(WITHOUT_CELERY)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
 
@@ -407,13 +409,13 @@ def check_project(tmp_path):
     return check_project
 
 
-def test_a_project_without_a_celery_app_is_warned(check_project):
-    said = check_project("without_celery")
-    assert "(django_idenfy_phone.W003) No Celery app is configured" in said
-    assert said.count("django_idenfy_phone.") == 1
+def test_project_without_a_celery_app_gives_a_warning(check_project):
+    output = check_project("without_celery")
+    assert "(django_idenfy_phone.W003) No Celery app is configured" in output
+    assert output.count("django_idenfy_phone.") == 1
 
 
-def test_a_project_with_a_celery_app_is_not_warned(check_project):
+def test_project_with_a_celery_app_gives_no_warning(check_project):
     assert "W003" not in check_project("hosts.project.settings")
 
 
@@ -426,13 +428,13 @@ PARSED = {"SEND_LIMITS", "SEND_RATE"}
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - PARSED))
-def test_an_override_reaches_every_setting(settings, name):
+def test_override_reaches_every_setting(settings, name):
     value = object()
     setattr(settings, PREFIX + name, value)
     assert getattr(conf, name) is value
 
 
-def test_an_override_reaches_each_limit(settings):
+def test_override_reaches_the_send_limits(settings):
     before = conf.SEND_LIMITS
     settings.IDENFY_PHONE_SEND_LIMITS = {"user": ("2/3m",)}
     assert before | {"user": ((2, timedelta(minutes=3)),)} == conf.SEND_LIMITS
@@ -441,19 +443,19 @@ def test_an_override_reaches_each_limit(settings):
 @pytest.mark.parametrize(
     ("text", "rate"), [("5/2s", (5, timedelta(seconds=2))), (None, None)]
 )
-def test_an_override_reaches_the_rate(settings, text, rate):
+def test_override_reaches_the_send_rate(settings, text, rate):
     settings.IDENFY_PHONE_SEND_RATE = text
     assert rate == conf.SEND_RATE
 
 
 @pytest.mark.parametrize("name", ["START_GUARD", "CLIENT_NETWORK"])
-def test_a_function_may_be_named_by_its_path(settings, name):
+def test_function_may_be_given_by_its_path(settings, name):
     setattr(settings, PREFIX + name, "django.utils.timezone.now")
     assert getattr(conf, name) is timezone.now
 
 
-def test_the_defaults_lack_only_the_account_and_the_regions(settings):
+def test_defaults_warn_only_about_account_and_regions(settings):
     for name in NAMES:
         setattr(settings, PREFIX + name, None)
         delattr(settings, PREFIX + name)
-    assert sorted(found()) == ["W001", "W002"]
+    assert sorted(found_ids()) == ["W001", "W002"]

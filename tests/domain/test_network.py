@@ -1,7 +1,4 @@
-"""Where a request comes from, as far as limits may trust it."""
-
-import json
-import logging
+"""Limits count a client under its true network, whatever headers it sends."""
 
 import pytest
 from rest_framework.request import Request
@@ -12,10 +9,11 @@ from django_idenfy_phone.api.network import client_network
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from hosts.custom import by_cdn
 from support.constants import NUMBER
+from support.steps import logged_messages, post_start
 
 rows = PhoneVerification.objects
 ADMIN = "/admin/django_idenfy_phone/phoneverification/"
-WARNING = (
+NO_NETWORK = (
     "A client came from a private, loopback or unknown address: the limits by "
     "network do not hold. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
 )
@@ -28,37 +26,43 @@ def _fresh_process():
 
 
 @pytest.fixture
-def proxies(settings):
-    def proxies(count):
+def set_num_proxies(settings):
+    def set_num_proxies(count):
         settings.REST_FRAMEWORK = {"NUM_PROXIES": count}
 
-    return proxies
+    return set_num_proxies
+
+
+def address_headers(remote, forwarded):
+    headers = {"REMOTE_ADDR": remote}
+    if forwarded is not None:
+        headers["HTTP_X_FORWARDED_FOR"] = forwarded
+    return headers
 
 
 def network_of(remote="9.9.9.9", forwarded=None):
-    headers = {} if forwarded is None else {"HTTP_X_FORWARDED_FOR": forwarded}
-    request = APIRequestFactory().post("/", REMOTE_ADDR=remote, **headers)
-    return client_network(Request(request))
+    headers = address_headers(remote, forwarded)
+    return client_network(Request(APIRequestFactory().post("/", **headers)))
 
 
-def warnings(caplog):
-    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+def post_start_from(api, remote, forwarded=None, number=NUMBER):
+    return post_start(api, number, **address_headers(remote, forwarded))
 
 
 # REMOTE_ADDR
 
 
-def test_by_default_a_client_is_its_remote_addr():
+def test_network_is_remote_addr_by_default():
     assert network_of("9.9.9.9") == "9.9.9.9"
 
 
 @pytest.mark.parametrize("count", [None, 0])
-def test_without_a_proxy_x_forwarded_for_is_not_read(proxies, count):
-    proxies(count)
+def test_x_forwarded_for_is_not_read_without_a_proxy(set_num_proxies, count):
+    set_num_proxies(count)
     assert network_of("9.9.9.9", "8.8.8.8") == "9.9.9.9"
 
 
-def test_without_the_setting_x_forwarded_for_is_not_read():
+def test_x_forwarded_for_is_not_read_without_the_setting():
     assert network_of("9.9.9.9", "8.8.8.8") == "9.9.9.9"
 
 
@@ -78,7 +82,7 @@ def test_without_the_setting_x_forwarded_for_is_not_read():
         ("100.128.0.0", "100.128.0.0"),
     ],
 )
-def test_a_client_is_an_ipv4_address_or_an_ipv6_subscriber(address, expected):
+def test_network_is_an_ipv4_address_or_an_ipv6_subnet(address, expected):
     assert network_of(address) == expected
 
 
@@ -90,11 +94,11 @@ NO_CLIENT = [
     *["169.254.1.1", "0.0.0.0", "255.255.255.255"],
     *["::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12:3456::1"],
     *["::ffff:10.0.0.1", "::ffff:127.0.0.1", "::ffff:100.64.0.1"],
-    # One address of a carrier for all its customers
+    # Shared by all customers of a carrier
     *["100.64.0.0", "100.64.0.1", "100.127.255.255"],
-    # For books
+    # Reserved for documentation
     *["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"],
-    # No address at all
+    # Not an address
     *["unix:", "localhost", "example.com", "9.9.9.9:443", "[2606:4700::1]:443"],
     *["9.9.9", "9.9.9.9.9", "9.9.9.256", "09.9.9.9", "0x9.9.9.9", "168430089"],
     *["9.9.9.9/32", "9.9.9.9 ", "9.9.9.9\n", "9.9.9.9\0", "٩.9.9.9", "-1", "%s"],
@@ -103,18 +107,18 @@ NO_CLIENT = [
 
 
 @pytest.mark.parametrize("address", NO_CLIENT)
-def test_an_address_that_tells_nobody_apart_is_no_network(address, caplog):
+def test_address_that_identifies_no_client_is_no_network(address, caplog):
     assert network_of(address) == ""
-    assert warnings(caplog) == [WARNING]
+    assert logged_messages(caplog) == [("WARNING", NO_NETWORK)]
 
 
-def test_a_request_without_a_remote_addr_has_no_network():
+def test_request_without_remote_addr_has_no_network():
     request = APIRequestFactory().post("/")
     del request.META["REMOTE_ADDR"]
     assert client_network(Request(request)) == ""
 
 
-# X-Forwarded-For, as far as NUM_PROXIES says
+# X-Forwarded-For and NUM_PROXIES
 
 CLIENT, NEAR, FAR = "8.8.8.8", "10.0.0.2", "10.0.0.3"
 
@@ -135,16 +139,16 @@ CLIENT, NEAR, FAR = "8.8.8.8", "10.0.0.2", "10.0.0.3"
         (3, f"1.1.1.1, {CLIENT}, {FAR}, {FAR}", CLIENT),
     ],
 )
-def test_a_client_is_where_the_first_own_proxy_saw_it(
-    proxies, count, forwarded, expected
+def test_network_is_what_the_first_own_proxy_saw(
+    set_num_proxies, count, forwarded, expected
 ):
-    proxies(count)
+    set_num_proxies(count)
     assert network_of(NEAR, forwarded) == expected
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_without_the_header_a_client_is_its_remote_addr(proxies, count):
-    proxies(count)
+def test_network_is_remote_addr_without_the_header(set_num_proxies, count):
+    set_num_proxies(count)
     assert network_of("9.9.9.9") == network_of("9.9.9.9", "") == "9.9.9.9"
 
 
@@ -162,8 +166,8 @@ SPOOFED = {
 
 @pytest.mark.parametrize("spoofed", SPOOFED.values(), ids=SPOOFED)
 @pytest.mark.parametrize("count", [None, 0, 1, 2])
-def test_what_a_client_writes_changes_nothing(proxies, count, spoofed):
-    proxies(count)
+def test_spoofed_header_does_not_change_the_network(set_num_proxies, count, spoofed):
+    set_num_proxies(count)
     added = [CLIENT, FAR][: count or 0]
     remote = NEAR if count else CLIENT
     assert network_of(remote, ", ".join([spoofed, *added])) == CLIENT
@@ -172,50 +176,37 @@ def test_what_a_client_writes_changes_nothing(proxies, count, spoofed):
 @pytest.mark.parametrize("spoofed", SPOOFED.values(), ids=SPOOFED)
 @pytest.mark.parametrize("count", [None, 0, 1, 2])
 @pytest.mark.django_db
-def test_a_start_with_a_spoofed_header_is_stored_as_any(
-    api, proxies, idenfy_sandbox, count, spoofed
+def test_start_with_a_spoofed_header_stores_the_true_network(
+    api, set_num_proxies, idenfy_sandbox, count, spoofed
 ):
-    proxies(count)
+    set_num_proxies(count)
     added = [CLIENT, FAR][: count or 0]
-    start(api, NEAR if count else CLIENT, ", ".join([spoofed, *added]))
+    post_start_from(api, NEAR if count else CLIENT, ", ".join([spoofed, *added]))
     assert rows.get().network == CLIENT
 
 
 @pytest.mark.parametrize("forwarded", [*SPOOFED.values(), *NO_CLIENT])
 @pytest.mark.django_db
-def test_whatever_the_header_holds_a_start_is_accepted(
-    api, proxies, idenfy_sandbox, forwarded
+def test_start_is_accepted_with_any_x_forwarded_for(
+    api, set_num_proxies, idenfy_sandbox, forwarded
 ):
-    proxies(1)
+    set_num_proxies(1)
     try:
         forwarded.encode("latin-1")
     except UnicodeEncodeError:
         forwarded = forwarded.encode().decode("latin-1")
-    assert start(api, NEAR, forwarded).status_code == 202
+    assert post_start_from(api, NEAR, forwarded).status_code == 202
 
 
-# The limits that follow from it
-
-
-def start(api, remote, forwarded=None, number=NUMBER):
-    headers = {} if forwarded is None else {"HTTP_X_FORWARDED_FOR": forwarded}
-    body = json.dumps({"phone_number": number}).encode()
-    return api.generic(
-        "POST",
-        "/phone/start/",
-        body,
-        "application/json",
-        REMOTE_ADDR=remote,
-        **headers,
-    )
+# Limits by network
 
 
 @pytest.fixture
-def one_an_hour(settings, idenfy_sandbox):
+def one_start_an_hour(settings, idenfy_sandbox):
     settings.IDENFY_PHONE_SEND_LIMITS = {"network": ("1/h",)}
 
 
-def codes(answers):
+def codes_of(answers):
     return [each.json().get("code", each.status_code) for each in answers]
 
 
@@ -223,19 +214,23 @@ OTHER = "+37069999999"
 
 
 @pytest.mark.django_db
-def test_a_spoofed_header_does_not_escape_the_limit(api, one_an_hour, proxies):
-    proxies(1)
-    first = start(api, NEAR, f"1.1.1.1, {CLIENT}")
-    second = start(api, NEAR, f"2.2.2.2, {CLIENT}", OTHER)
-    assert codes([first, second]) == [202, "limit_reached"]
+def test_spoofed_header_does_not_escape_the_limit(
+    api, one_start_an_hour, set_num_proxies
+):
+    set_num_proxies(1)
+    first = post_start_from(api, NEAR, f"1.1.1.1, {CLIENT}")
+    second = post_start_from(api, NEAR, f"2.2.2.2, {CLIENT}", OTHER)
+    assert codes_of([first, second]) == [202, "limit_reached"]
 
 
 @pytest.mark.django_db
-def test_a_spoofed_header_does_not_fill_a_strangers_limit(api, one_an_hour, proxies):
-    proxies(1)
-    first = start(api, NEAR, f"{CLIENT}, 9.9.9.9")
-    second = start(api, NEAR, CLIENT, OTHER)
-    assert codes([first, second]) == [202, 202]
+def test_spoofed_header_does_not_fill_the_limit_of_others(
+    api, one_start_an_hour, set_num_proxies
+):
+    set_num_proxies(1)
+    first = post_start_from(api, NEAR, f"{CLIENT}, 9.9.9.9")
+    second = post_start_from(api, NEAR, CLIENT, OTHER)
+    assert codes_of([first, second]) == [202, 202]
 
 
 @pytest.mark.django_db
@@ -248,100 +243,105 @@ def test_a_spoofed_header_does_not_fill_a_strangers_limit(api, one_an_hour, prox
         ("9.9.9.9", "9.9.9.10", 202),
     ],
 )
-def test_a_subscriber_has_one_limit(api, one_an_hour, one, other, code):
-    assert codes([start(api, one), start(api, other, number=OTHER)]) == [202, code]
+def test_each_subscriber_has_one_limit(api, one_start_an_hour, one, other, code):
+    answers = [post_start_from(api, one), post_start_from(api, other, number=OTHER)]
+    assert codes_of(answers) == [202, code]
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "100.64.0.1", "", "::1"])
-def test_no_network_is_neither_locked_nor_counted(api, one_an_hour, address, caplog):
-    answers = [start(api, address, number=f"+3706{n}345678") for n in range(3)]
-    assert codes(answers) == [202, 202, 202]
-    # Three numbers and a user.
+def test_missing_network_is_neither_locked_nor_counted(
+    api, one_start_an_hour, address, caplog
+):
+    answers = [
+        post_start_from(api, address, number=f"+3706{n}345678") for n in range(3)
+    ]
+    assert codes_of(answers) == [202, 202, 202]
+    # The locks of three numbers and one user.
     assert StartLock.objects.count() == 4
     assert set(rows.values_list("network", flat=True)) == {""}
 
 
 @pytest.mark.django_db
-def test_a_network_is_locked(api, one_an_hour):
-    start(api, "9.9.9.9")
+def test_start_locks_its_network(api, one_start_an_hour):
+    post_start_from(api, "9.9.9.9")
     assert StartLock.objects.count() == 3
 
 
 # The warning
 
 
-def test_a_missing_network_is_warned_of_once_a_process(caplog):
+def test_missing_network_is_logged_once_per_process(caplog):
     for address in ("127.0.0.1", "10.0.0.1", "", "nonsense", "127.0.0.1"):
         network_of(address)
-    assert warnings(caplog) == [WARNING]
+    assert logged_messages(caplog) == [("WARNING", NO_NETWORK)]
 
 
-def test_a_network_is_not_warned_of(caplog):
+def test_known_network_logs_nothing(caplog):
     network_of("9.9.9.9")
-    assert warnings(caplog) == []
+    assert logged_messages(caplog) == []
 
 
-def test_the_warning_holds_no_address(caplog):
+def test_warning_contains_no_address(caplog):
     network_of("192.168.17.23")
     assert "192.168" not in caplog.text
 
 
 @pytest.mark.django_db
-def test_the_admin_shows_that_the_newest_start_has_no_network(admin_client, make):
+def test_admin_shows_that_the_newest_start_has_no_network(admin_client, make):
     make()
     assert BANNER in admin_client.get(ADMIN).content.decode()
 
 
 @pytest.mark.django_db
-def test_the_admin_is_silent_once_networks_are_known(admin_client, make):
+def test_admin_shows_no_banner_once_a_network_is_known(admin_client, make):
     make()
     make(network="9.9.9.9")
     assert BANNER not in admin_client.get(ADMIN).content.decode()
 
 
 @pytest.mark.django_db
-def test_the_admin_is_silent_while_there_is_nothing(admin_client):
+def test_admin_shows_no_banner_without_rows(admin_client):
     assert BANNER not in admin_client.get(ADMIN).content.decode()
 
 
 @pytest.mark.django_db
-def test_the_admin_shows_the_network_of_a_row(admin_client, make):
+def test_admin_shows_the_network_of_a_row(admin_client, make):
     row = make(network="2606:4700:1:2::/64")
     page = admin_client.get(f"{ADMIN}{row.pk}/change/").content.decode()
     assert "2606:4700:1:2::/64" in page
 
 
-# A host's own function
+# IDENFY_PHONE_CLIENT_NETWORK
 
 
 @pytest.mark.parametrize("function", [by_cdn, "hosts.custom.by_cdn"])
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("returned", "expected"),
     [("8.8.8.8", "8.8.8.8"), ("2606:4700::1", "2606:4700::/64"), ("10.0.0.1", "")],
 )
-def test_a_hosts_own_function_is_asked(settings, function, said, expected):
+def test_client_network_setting_is_used(settings, function, returned, expected):
     settings.IDENFY_PHONE_CLIENT_NETWORK = function
-    request = APIRequestFactory().post("/", HTTP_CF_CONNECTING_IP=said)
+    request = APIRequestFactory().post("/", HTTP_CF_CONNECTING_IP=returned)
     assert client_network(Request(request)) == expected
 
 
-def test_a_hosts_own_function_wins_over_num_proxies(settings, proxies):
-    proxies(1)
+def test_client_network_setting_overrides_num_proxies(settings, set_num_proxies):
+    set_num_proxies(1)
     settings.IDENFY_PHONE_CLIENT_NETWORK = lambda request: "9.9.9.9"
     assert network_of(NEAR, CLIENT) == "9.9.9.9"
 
 
-@pytest.mark.parametrize("said", [None, "", "unknown"])
-def test_a_hosts_own_function_may_know_no_network(settings, said, caplog):
-    settings.IDENFY_PHONE_CLIENT_NETWORK = lambda request: said
+@pytest.mark.parametrize("returned", [None, "", "unknown"])
+def test_client_network_setting_may_return_no_network(settings, returned, caplog):
+    settings.IDENFY_PHONE_CLIENT_NETWORK = lambda request: returned
     assert network_of() == ""
-    assert warnings(caplog) == [WARNING]
+    assert logged_messages(caplog) == [("WARNING", NO_NETWORK)]
 
 
 @pytest.mark.django_db
-def test_what_a_hosts_own_function_says_is_stored(settings, api, idenfy_sandbox):
+def test_result_of_client_network_setting_is_stored(settings, api, idenfy_sandbox):
     settings.IDENFY_PHONE_CLIENT_NETWORK = "hosts.custom.by_cdn"
     api.credentials(HTTP_CF_CONNECTING_IP="2606:4700:1:2:3::4")
-    start(api, "10.0.0.1")
+    post_start_from(api, "10.0.0.1")
     assert rows.get().network == "2606:4700:1:2::/64"
