@@ -1,4 +1,5 @@
-import logging
+"""Every receiver runs when another fails, and phone_verified is retried."""
+
 from datetime import timedelta
 from functools import partial
 
@@ -8,6 +9,7 @@ from django.utils import timezone
 from django_idenfy_phone import announce, maintenance, services
 from django_idenfy_phone.signals import phone_verified, send_failed
 from django_idenfy_phone.testing import age
+from support.steps import logged_levels
 from support.wire import answer
 
 pytestmark = pytest.mark.django_db
@@ -19,7 +21,7 @@ def sweep():
 
 
 class Broken:
-    """A callable object: it has no __qualname__."""
+    """A callable object, which has no __qualname__."""
 
     def __call__(self, **kwargs):
         raise LookupError("down")
@@ -53,7 +55,7 @@ def verified(make):
     [broken, partial(broken), Broken()],
     ids=["function", "partial", "object"],
 )
-def test_a_failing_receiver_keeps_nobody_from_hearing(
+def test_failing_receiver_does_not_stop_other_receivers(
     verified, connect, receiver, user, caplog
 ):
     calls = []
@@ -70,35 +72,35 @@ def test_a_failing_receiver_keeps_nobody_from_hearing(
     assert "LookupError: down" in caplog.text
 
 
-def test_the_sweep_tries_until_every_receiver_works(verified, connect):
-    answers = [LookupError("down"), LookupError("down"), None, None]
+def test_sweep_retries_until_every_receiver_succeeds(verified, connect):
+    results = [LookupError("down"), LookupError("down"), None, None]
 
-    def unsteady(**kwargs):
-        if error := answers.pop(0):
+    def fails_twice(**kwargs):
+        if error := results.pop(0):
             raise error
 
-    connect(phone_verified, unsteady)
+    connect(phone_verified, fails_twice)
     for _ in range(6):
         sweep()
         age(verified, timedelta(minutes=5))
-    assert answers == [None]
+    assert results == [None]
     assert verified.announced_at
 
 
-def test_the_sweep_does_not_hurry(verified, connect):
+def test_sweep_does_not_retry_before_the_pause_ends(verified, connect):
     calls = []
 
-    def counts(**kwargs):
+    def fails(**kwargs):
         calls.append(1)
         raise LookupError
 
-    connect(phone_verified, counts)
+    connect(phone_verified, fails)
     for _ in range(3):
         sweep()
     assert len(calls) == 1
 
 
-def test_a_crash_before_the_signal_is_made_good_by_the_sweep(verified, connect):
+def test_sweep_sends_a_signal_lost_in_a_crash_once(verified, connect):
     calls = []
     connect(phone_verified, lambda verification, **kwargs: calls.append(verification))
     sweep()
@@ -106,44 +108,40 @@ def test_a_crash_before_the_signal_is_made_good_by_the_sweep(verified, connect):
     assert calls == [verified]
 
 
-def test_the_pauses_grow_and_a_day_of_failing_calls_for_a_person(
+def test_pauses_double_and_failures_after_a_day_are_critical(
     make, connect, clock, caplog
 ):
-    began = clock.now
-    row = make("verified", announce_at=began, verified_at=began)
+    start = clock.now
+    row = make("verified", announce_at=start, verified_at=start)
     tries, alarms = [], []
 
     def fails(**kwargs):
-        tries.append((clock.now - began) // MINUTE)
+        tries.append((clock.now - start) // MINUTE)
         raise LookupError
 
     connect(phone_verified, fails)
     for _ in range(15):
         caplog.clear()
         sweep()
-        alarms += [tries[-1]] * ("CRITICAL" in levels(caplog))
+        if "CRITICAL" in logged_levels(caplog):
+            alarms.append(tries[-1])
         row.refresh_from_db()
         clock.now = row.announce_at
     assert tries[:11] == [2**n - 1 for n in range(11)]
     assert tries[11:] == alarms == [1440, 2880, 4320, 5760]
 
 
-def test_after_a_day_without_a_sweep_there_is_one_alarm_a_day(make, connect, clock):
-    began = clock.now
-    row = make("verified", announce_at=began, verified_at=began)
+def test_retries_are_daily_after_days_without_a_sweep(make, connect, clock):
+    row = make("verified", announce_at=clock.now, verified_at=clock.now)
     connect(phone_verified, broken)
     for _ in range(3):
-        clock.now += timedelta(days=2)
+        clock.move(timedelta(days=2))
         sweep()
         row.refresh_from_db()
         assert row.announce_at == clock.now + timedelta(days=1)
 
 
-def levels(caplog):
-    return [each.levelname for each in caplog.records if each.levelno > logging.INFO]
-
-
-def test_years_of_failing_are_no_error(make, connect):
+def test_thousands_of_failed_attempts_raise_no_error(make, connect):
     connect(phone_verified, broken)
     long_ago = timezone.now() - timedelta(days=4000)
     row = make(
@@ -154,7 +152,7 @@ def test_years_of_failing_are_no_error(make, connect):
     assert row.announce_attempts == 4001
 
 
-def test_the_user_of_an_anonymous_row_is_none(make, connect):
+def test_user_of_anonymous_row_is_none(make, connect):
     calls = []
     connect(phone_verified, lambda user, **kwargs: calls.append(user))
     row = make("verified", user=None, is_anonymous=True, announce_at=timezone.now())
@@ -162,7 +160,7 @@ def test_the_user_of_an_anonymous_row_is_none(make, connect):
     assert calls == [None]
 
 
-def test_a_failing_receiver_of_send_failed_disturbs_nobody(make, connect):
+def test_failing_receiver_of_send_failed_does_not_stop_others(make, connect):
     calls = []
     connect(send_failed, Broken())
     connect(send_failed, lambda failure, **kwargs: calls.append(failure))
@@ -170,7 +168,7 @@ def test_a_failing_receiver_of_send_failed_disturbs_nobody(make, connect):
     assert calls == ["account"]
 
 
-def test_a_failing_receiver_is_no_error_for_the_user(make, user, connect, wire):
+def test_failing_receiver_does_not_fail_the_confirm(make, user, connect, wire):
     connect(phone_verified, broken)
     wire.will(answer(200, {"is_verified": True}))
     row = services.confirm_verification(make("sent").pk, "1234", user=user)

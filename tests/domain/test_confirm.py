@@ -1,3 +1,5 @@
+"""A confirm spends one check, and gives it back only where iDenfy did not judge."""
+
 import threading
 from collections import Counter
 from datetime import timedelta
@@ -38,7 +40,7 @@ def sent(make):
     return make("sent")
 
 
-def test_the_right_code_verifies(sent, wire):
+def test_right_code_verifies(sent, wire):
     wire.will(TRUE)
     row = confirm(sent, "0042")
     assert (row.status, row.is_verified) == ("verified", True)
@@ -48,21 +50,21 @@ def test_the_right_code_verifies(sent, wire):
     }
 
 
-def test_a_repeated_confirm_asks_nobody(sent, wire):
+def test_confirm_of_a_verified_row_does_not_ask_idenfy(sent, wire):
     wire.will(TRUE)
     confirm(sent)
     assert confirm(sent, "9999").is_verified
     assert len(wire.requests) == 1
 
 
-def test_a_wrong_code_costs_one_check(sent, wire):
+def test_wrong_code_spends_one_check(sent, wire):
     wire.will(FALSE)
     row = confirm(sent)
     assert (row.status, row.is_verified, row.checks_left) == ("sent", False, 2)
     assert not row.code_spent
 
 
-def test_the_last_wrong_code_locks(sent, wire):
+def test_last_wrong_code_locks_the_row(sent, wire):
     wire.will(FALSE)
     statuses = [confirm(sent).status for _ in range(3)]
     assert statuses == ["sent", "sent", "locked"]
@@ -72,7 +74,7 @@ def test_the_last_wrong_code_locks(sent, wire):
 
 
 @pytest.mark.parametrize("code", ["123", "12345", "12 4", "١٢٣٤", "1234\n", 1234, None])
-def test_what_is_no_code_costs_nothing(sent, wire, code):
+def test_invalid_code_spends_no_check(sent, wire, code):
     with pytest.raises(InvalidCode):
         confirm(sent, code)
     sent.refresh_from_db()
@@ -96,13 +98,13 @@ def test_only_a_sent_code_can_be_checked(make, wire, status, error):
     assert wire.requests == []
 
 
-def test_a_strangers_row_is_not_there(sent, wire, django_user_model):
+def test_row_of_another_user_is_not_found(sent, wire, django_user_model):
     sent.user = django_user_model.objects.create_user("rasa")
     with pytest.raises(VerificationNotFound):
         confirm(sent)
 
 
-def test_one_check_at_a_time(make, wire):
+def test_check_is_refused_while_another_is_in_progress(make, wire):
     row = make("sent", checks=1, checking_until=timezone.now() + timedelta(seconds=9))
     with pytest.raises(CheckInProgress):
         confirm(row)
@@ -110,7 +112,7 @@ def test_one_check_at_a_time(make, wire):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_late_row_can_be_read_inside_a_transaction(sent, user):
+def test_late_row_can_be_read_inside_a_transaction(sent, user):
     age(sent, timedelta(minutes=11))
     with transaction.atomic():
         row = services.get_verification(sent.pk, user=user)
@@ -133,7 +135,7 @@ def test_a_late_row_can_be_read_inside_a_transaction(sent, user):
         w.answer(200, b'{"is_verified": false, "is_verified": true}'),
     ],
 )
-def test_a_lost_answer_leaves_the_check_spent(sent, wire, act):
+def test_lost_answer_leaves_the_check_spent(sent, wire, act):
     wire.will(act)
     with pytest.raises(CheckUnknown):
         confirm(sent)
@@ -141,7 +143,7 @@ def test_a_lost_answer_leaves_the_check_spent(sent, wire, act):
     assert (sent.status, sent.checks, sent.checks_wrong) == ("sent", 1, 0)
 
 
-def test_after_a_lost_answer_false_means_ask_for_a_new_code(sent, wire):
+def test_false_after_a_lost_answer_means_the_code_is_spent(sent, wire):
     wire.will(w.hang_up, FALSE)
     with pytest.raises(CheckUnknown):
         confirm(sent)
@@ -150,7 +152,7 @@ def test_after_a_lost_answer_false_means_ask_for_a_new_code(sent, wire):
     assert (row.is_verified, row.code_spent) == (False, True)
 
 
-def test_a_lost_answer_that_idenfy_never_judged_can_be_made_good(sent, wire):
+def test_true_after_a_lost_answer_verifies(sent, wire):
     wire.will(w.hang_up, TRUE)
     with pytest.raises(CheckUnknown):
         confirm(sent)
@@ -159,7 +161,7 @@ def test_a_lost_answer_that_idenfy_never_judged_can_be_made_good(sent, wire):
     assert (row.is_verified, row.code_spent) == (True, False)
 
 
-def test_an_accepted_check_without_an_answer_uses_the_code_up(
+def test_accepted_check_without_an_answer_spends_the_code(
     make, idenfy_sandbox, settings, user
 ):
     settings.IDENFY_PHONE_TIMEOUT = 0.3
@@ -174,7 +176,14 @@ def test_an_accepted_check_without_an_answer_uses_the_code_up(
     assert again.code_spent
 
 
-# A check that iDenfy provably did not judge
+def test_next_check_after_a_lost_answer_need_not_wait(sent, wire):
+    wire.will(w.hang_up, TRUE)
+    with pytest.raises(CheckUnknown):
+        confirm(sent)
+    assert confirm(sent).is_verified
+
+
+# A check that iDenfy did not judge
 
 
 @pytest.mark.parametrize(
@@ -186,7 +195,7 @@ def test_an_accepted_check_without_an_answer_uses_the_code_up(
         (w.answer(403), 2),
     ],
 )
-def test_a_refused_check_is_given_back(sent, wire, act, retry_after):
+def test_refused_check_is_refunded(sent, wire, act, retry_after):
     wire.will(act)
     with pytest.raises(ProviderUnavailable) as caught:
         confirm(sent)
@@ -195,7 +204,7 @@ def test_a_refused_check_is_given_back(sent, wire, act, retry_after):
     assert caught.value.retry_after == retry_after
 
 
-def test_an_unreachable_idenfy_costs_no_check(sent, wire, settings):
+def test_unreachable_idenfy_spends_no_check(sent, wire, settings):
     settings.IDENFY_PHONE_API_URL = "http://127.0.0.1:1"
     with pytest.raises(ProviderUnavailable):
         confirm(sent)
@@ -203,7 +212,7 @@ def test_an_unreachable_idenfy_costs_no_check(sent, wire, settings):
     assert sent.checks_left == 3
 
 
-def test_while_checks_are_paused_nobody_is_asked(sent, make, wire, clock):
+def test_idenfy_is_not_asked_while_checks_are_paused(sent, make, wire, clock):
     wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7"), TRUE)
     other, proven = make("sent"), make("verified")
     with pytest.raises(ProviderUnavailable):
@@ -235,14 +244,14 @@ def test_refunds_are_bounded(sent, wire):
 MILLISECOND = timedelta(milliseconds=1)
 
 
-def test_a_code_is_checked_until_it_expires(sent, wire, clock):
+def test_code_is_checked_until_it_expires(sent, wire, clock):
     wire.will(TRUE)
     clock.now = sent.expires_at - MILLISECOND
     assert confirm(sent).is_verified
 
 
 @pytest.mark.parametrize("late", [timedelta(0), MILLISECOND])
-def test_an_expired_code_is_not_checked(sent, wire, clock, late):
+def test_expired_code_is_not_checked(sent, wire, clock, late):
     clock.now = sent.expires_at + late
     with pytest.raises(VerificationExpired):
         confirm(sent)
@@ -250,7 +259,7 @@ def test_an_expired_code_is_not_checked(sent, wire, clock, late):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_true_for_a_check_begun_in_time_lifts_an_expired_row(sent, wire):
+def test_true_for_a_check_begun_before_expiry_verifies_the_row(sent, wire):
     def answer_late(sock):
         age(sent, timedelta(minutes=11))
         PhoneVerification.objects.settle()
@@ -269,18 +278,18 @@ def test_a_true_for_a_check_begun_in_time_lifts_an_expired_row(sent, wire):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_50_confirms_of_the_right_code_make_one_call(sent, wire, settings, at_once):
-    heard = []
-    gate = threading.Event()
+def test_50_confirms_of_the_right_code_make_one_request(sent, wire, settings, at_once):
+    announced = []
+    all_refused = threading.Event()
 
     def receiver(verification, **kwargs):
-        heard.append(verification.pk)
+        announced.append(verification.pk)
 
-    def answer_when_all_have_asked(sock):
+    def answer_when_others_are_refused(sock):
         for _ in range(30):
-            if gate.wait(1):
+            if all_refused.wait(1):
                 break
-            # Or the client would not wait any longer.
+            # The client would time out without it.
             sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
         TRUE(sock)
 
@@ -288,23 +297,23 @@ def test_50_confirms_of_the_right_code_make_one_call(sent, wire, settings, at_on
         try:
             return confirm(sent).is_verified
         except VerificationError as error:
-            outcomes.append(1)
-            if len(outcomes) == 49:
-                gate.set()
+            refusals.append(1)
+            if len(refusals) == 49:
+                all_refused.set()
             return type(error)
 
-    outcomes = []
+    refusals = []
     phone_verified.connect(receiver)
-    wire.will(answer_when_all_have_asked)
+    wire.will(answer_when_others_are_refused)
     settings.IDENFY_PHONE_TIMEOUT = 60
     results = Counter(at_once(attempt, range(50)))
     assert results == {True: 1, CheckInProgress: 49}
     assert all(at_once(lambda _: confirm(sent).is_verified, range(50)))
-    assert (len(wire.requests), heard) == (1, [sent.pk])
+    assert (len(wire.requests), announced) == (1, [sent.pk])
 
 
 @pytest.mark.django_db(transaction=True)
-def test_50_confirms_of_wrong_codes_are_judged_three_times(sent, wire, at_once):
+def test_50_confirms_of_wrong_codes_make_three_requests(sent, wire, at_once):
     def attempt(number):
         try:
             return confirm(sent, f"{number:04}").is_verified
@@ -323,7 +332,7 @@ def test_50_confirms_of_wrong_codes_are_judged_three_times(sent, wire, at_once):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_50_confirms_under_a_rate_limit_make_six_calls_at_most(sent, wire, at_once):
+def test_50_confirms_under_a_rate_limit_make_at_most_six_requests(sent, wire, at_once):
     def attempt(number):
         try:
             confirm(sent, f"{number:04}")
@@ -337,10 +346,3 @@ def test_50_confirms_under_a_rate_limit_make_six_calls_at_most(sent, wire, at_on
     assert 3 <= len(wire.requests) <= 6
     sent.refresh_from_db()
     assert sent.checks == sent.checks_refunded == len(wire.requests)
-
-
-def test_after_a_lost_answer_the_next_check_need_not_wait(sent, wire):
-    wire.will(w.hang_up, TRUE)
-    with pytest.raises(CheckUnknown):
-        confirm(sent)
-    assert confirm(sent).is_verified

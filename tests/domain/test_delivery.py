@@ -1,4 +1,5 @@
-import logging
+"""A row is sent once, and each answer or fault leads it to the right status."""
+
 import os
 import signal
 from datetime import timedelta
@@ -14,6 +15,7 @@ from django_idenfy_phone.signals import send_failed
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
+from support.steps import logged_levels, outcome
 
 pytestmark = pytest.mark.django_db
 REQUEST_ID = "3d50e1584e0946e789e0185c009aaadf"
@@ -23,27 +25,18 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def failures():
-    """What send_failed told."""
-    heard = []
+    """The rows and failures that send_failed reported."""
+    received = []
 
     def receiver(verification, failure, **kwargs):
-        heard.append((verification.pk, failure))
+        received.append((verification.pk, failure))
 
     send_failed.connect(receiver)
-    yield heard
+    yield received
     send_failed.disconnect(receiver)
 
 
-def levels(caplog):
-    return [r.levelname for r in caplog.records if r.levelno >= logging.WARNING]
-
-
-def outcome(row):
-    row.refresh_from_db()
-    return row.failure or row.status
-
-
-def test_a_queued_row_is_sent_once(make, wire):
+def test_queued_row_is_sent_once(make, wire):
     wire.will(SENT)
     row = make("queued")
     assert [delivery.deliver(row.pk) for _ in range(3)] == [None, None, None]
@@ -51,13 +44,13 @@ def test_a_queued_row_is_sent_once(make, wire):
     assert [request.body for request in wire.requests] == [{"phone_number": NUMBER}]
 
 
-def test_a_message_for_a_deleted_row_is_told_once(wire, make, caplog):
+def test_message_for_a_deleted_row_logs_one_warning(wire, make, caplog):
     row = make("queued")
     row_id = row.pk
     row.delete()
     tasks.send_code(str(row_id))
     assert wire.requests == []
-    assert levels(caplog) == ["WARNING"]
+    assert logged_levels(caplog) == ["WARNING"]
     assert f"{row_id} is gone" in caplog.text
 
 
@@ -80,7 +73,7 @@ def test_a_message_for_a_deleted_row_is_told_once(wire, make, caplog):
         (w.hang_up, "unknown", ""),
     ],
 )
-def test_a_final_answer_ends_the_row(make, wire, failures, act, failure, provider_code):
+def test_final_answer_ends_the_row(make, wire, failures, act, failure, provider_code):
     wire.will(act)
     row = make("queued")
     assert delivery.deliver(row.pk) is None
@@ -90,7 +83,7 @@ def test_a_final_answer_ends_the_row(make, wire, failures, act, failure, provide
     assert len(wire.requests) == 1
 
 
-def test_silence_ends_the_row_as_unknown(make, wire, settings):
+def test_timeout_ends_the_row_as_unknown(make, wire, settings):
     settings.IDENFY_PHONE_TIMEOUT = 0.3
     wire.will(w.silence)
     row = make("queued")
@@ -98,7 +91,7 @@ def test_silence_ends_the_row_as_unknown(make, wire, settings):
     assert outcome(row) == "unknown"
 
 
-def test_a_rate_limit_waits_as_long_as_idenfy_says(make, wire):
+def test_rate_limited_send_waits_for_retry_after(make, wire):
     wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7"), SENT)
     row = make("queued")
     assert delivery.deliver(row.pk) == 7
@@ -120,7 +113,7 @@ def test_a_rate_limit_waits_as_long_as_idenfy_says(make, wire):
         w.answer(429),
     ],
 )
-def test_a_rate_limit_without_a_time_waits_with_jitter(make, wire, act):
+def test_rate_limited_send_without_retry_after_waits_with_jitter(make, wire, act):
     wire.will(act)
     row = make("queued")
     assert 0 < delivery.deliver(row.pk) <= 4
@@ -129,7 +122,7 @@ def test_a_rate_limit_without_a_time_waits_with_jitter(make, wire, act):
 
 
 @pytest.mark.parametrize(("attempts", "longest"), [(0, 4), (1, 8), (2, 16), (3, 30)])
-def test_each_try_waits_up_to_twice_as_long_as_the_one_before(
+def test_longest_wait_doubles_with_each_attempt(
     make, wire, settings, attempts, longest
 ):
     settings.IDENFY_PHONE_API_URL = "http://127.0.0.1:1"
@@ -140,7 +133,7 @@ def test_each_try_waits_up_to_twice_as_long_as_the_one_before(
     assert 0 <= min(delays) < longest / 2 < max(delays) <= longest
 
 
-def test_a_wait_past_the_deadline_ends_the_row_and_pauses_the_others(
+def test_wait_past_the_deadline_ends_the_row_and_pauses_others(
     make, wire, failures, clock
 ):
     wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="86400"))
@@ -154,7 +147,7 @@ def test_a_wait_past_the_deadline_ends_the_row_and_pauses_the_others(
 @pytest.mark.parametrize(
     ("url", "failure"), [(None, "rate_limited"), ("http://127.0.0.1:1", "unreachable")]
 )
-def test_attempts_are_bounded(make, wire, settings, url, failure):
+def test_send_attempts_are_bounded(make, wire, settings, url, failure):
     wire.will(w.answer(429))
     settings.IDENFY_PHONE_API_URL = url or wire.url
     settings.IDENFY_PHONE_SEND_DEADLINE = timedelta(hours=1)
@@ -165,7 +158,7 @@ def test_attempts_are_bounded(make, wire, settings, url, failure):
     assert (outcome(row), row.send_attempts) == (failure, 5)
 
 
-def test_an_unreachable_row_is_sent_when_idenfy_is_back(make, wire, settings):
+def test_row_is_sent_when_idenfy_is_reachable_again(make, wire, settings):
     settings.IDENFY_PHONE_API_URL = "http://127.0.0.1:1"
     row = make("queued")
     assert 0 <= delivery.deliver(row.pk) <= 4
@@ -176,7 +169,7 @@ def test_an_unreachable_row_is_sent_when_idenfy_is_back(make, wire, settings):
     assert outcome(row) == "sent"
 
 
-def test_a_late_row_is_not_sent(make, wire, failures):
+def test_row_past_its_deadline_is_not_sent(make, wire, failures):
     row = make("queued")
     age(row, timedelta(minutes=4))
     assert delivery.deliver(row.pk) is None
@@ -185,45 +178,45 @@ def test_a_late_row_is_not_sent(make, wire, failures):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_late_answer_lifts_what_was_given_up(make, wire):
+def test_late_answer_turns_a_failed_row_into_sent(make, wire):
     row = make("queued")
 
-    def freeze_past_the_lease(sock):
+    def answer_after_the_lease(sock):
         age(row, MINUTE)
         assert PhoneVerification.objects.settle() == [row.pk]
         connection.close()
         SENT(sock)
 
-    wire.will(freeze_past_the_lease)
+    wire.will(answer_after_the_lease)
     delivery.deliver(row.pk)
     assert outcome(row) == "sent"
 
 
 @pytest.fixture
 def frozen_after_claim():
-    """23 seconds pass between the claim and the next line."""
+    """23 seconds pass between the claim and the next statement."""
 
     def wrapper(execute, sql, params, many, context):
         result = execute(sql, params, many, context)
-        if sql.startswith("UPDATE") and "send_attempts" in sql and not froze:
-            froze.append(True)
+        if sql.startswith("UPDATE") and "send_attempts" in sql and not frozen:
+            frozen.append(True)
             since = timezone.now() - timedelta(seconds=23)
             PhoneVerification.objects.update(claimed_at=since)
         return result
 
-    froze = []
+    frozen = []
     with connection.execute_wrapper(wrapper):
-        yield froze
+        yield frozen
 
 
-def test_a_worker_that_was_frozen_does_not_connect(make, wire, frozen_after_claim):
+def test_worker_frozen_after_the_claim_does_not_connect(make, wire, frozen_after_claim):
     row = make("queued")
     delivery.deliver(row.pk)
     assert frozen_after_claim
     assert (outcome(row), wire.requests) == ("unknown", [])
 
 
-def test_a_request_id_of_another_row_proves_nothing(make, wire, caplog):
+def test_request_id_of_another_row_ends_the_row_as_unknown(make, wire, caplog):
     first = make("sent", request_id=REQUEST_ID)
     before = PhoneVerification.objects.filter(pk=first.pk).values().get()
     wire.will(SENT)
@@ -231,20 +224,21 @@ def test_a_request_id_of_another_row_proves_nothing(make, wire, caplog):
     delivery.deliver(row.pk)
     assert outcome(row) == "unknown"
     assert PhoneVerification.objects.filter(pk=first.pk).values().get() == before
-    assert levels(caplog) == ["CRITICAL", "WARNING"]
+    assert logged_levels(caplog) == ["CRITICAL", "WARNING"]
 
 
-def test_a_refused_key_alarms_once_a_minute(make, wire, caplog):
+def test_refused_key_logs_critical_once_a_minute(make, wire, caplog):
     wire.will(w.answer(401))
     for wait in (0, 30, 31):
         row = make("queued")
         age(row, timedelta(seconds=wait))
         ProviderGate.objects.update(account_paused_until=None)
         delivery.deliver(row.pk)
-    assert levels(caplog) == ["WARNING", "CRITICAL", "WARNING", "WARNING", "CRITICAL"]
+    levels = logged_levels(caplog)
+    assert levels == ["WARNING", "CRITICAL", "WARNING", "WARNING", "CRITICAL"]
 
 
-def test_a_duplicate_key_in_the_answer_proves_nothing(make, wire):
+def test_duplicate_key_in_the_answer_ends_the_row_as_unknown(make, wire):
     body = f'{{"request_id": "{"a" * 32}", "request_id": "{"b" * 32}"}}'
     wire.will(w.answer(200, body.encode()))
     row = make("queued")
@@ -252,8 +246,8 @@ def test_a_duplicate_key_in_the_answer_proves_nothing(make, wire):
     assert outcome(row) == "unknown"
 
 
-def test_a_soft_time_limit_in_the_request_may_have_sent(make, wire):
-    def limit(signum, frame):
+def test_soft_time_limit_in_the_request_ends_the_row_as_unknown(make, wire):
+    def raise_soft_time_limit(signum, frame):
         raise SoftTimeLimitExceeded
 
     def reach_the_limit(sock):
@@ -262,10 +256,10 @@ def test_a_soft_time_limit_in_the_request_may_have_sent(make, wire):
 
     wire.will(reach_the_limit)
     row = make("queued")
-    before = signal.signal(signal.SIGALRM, limit)
+    previous = signal.signal(signal.SIGALRM, raise_soft_time_limit)
     try:
         with pytest.raises(SoftTimeLimitExceeded):
             delivery.deliver(row.pk)
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous)
     assert (outcome(row), len(wire.requests)) == ("unknown", 1)
