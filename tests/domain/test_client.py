@@ -1,3 +1,5 @@
+"""Each answer of iDenfy and each network fault raises the right error in time."""
+
 import gzip
 import json
 import socket
@@ -27,7 +29,7 @@ from support.constants import NUMBER
 
 REQUEST_ID = "3d50e1584e0946e789e0185c009aaadf"
 SENT = w.answer(200, {"request_id": REQUEST_ID})
-TWICE = b'{"request_id": "%s", "request_id": "%s"}' % (b"a" * 32, b"b" * 32)
+DUPLICATE_KEY = b'{"request_id": "%s", "request_id": "%s"}' % (b"a" * 32, b"b" * 32)
 HTML = b"<html>Bad gateway</html>"
 
 
@@ -39,7 +41,7 @@ def verify():
     return IdenfyClient().verify_sms(REQUEST_ID, "0042")
 
 
-def test_a_send_is_the_documented_request(wire, settings):
+def test_send_is_the_documented_request(wire, settings):
     settings.IDENFY_PHONE_SENDER_NAME = "Acme"
     wire.will(SENT)
     assert send() == REQUEST_ID
@@ -51,13 +53,13 @@ def test_a_send_is_the_documented_request(wire, settings):
     assert request.headers["accept-encoding"] == "identity"
 
 
-def test_no_sender_name_is_sent_unless_it_is_set(wire):
+def test_sender_name_is_sent_only_when_set(wire):
     wire.will(SENT)
     send()
     assert wire.requests[0].body == {"phone_number": NUMBER}
 
 
-def test_a_check_is_the_documented_request(wire):
+def test_check_is_the_documented_request(wire):
     wire.will(w.answer(200, {"is_verified": True}))
     assert verify() is True
     assert wire.requests[0].path == "/fraud/verify-sms"
@@ -112,10 +114,10 @@ def test_any_2xx_with_the_documented_body_is_a_success(wire):
         (w.answer(200, {"request_id": "a" * 41}), OutcomeUnknown),
         (w.answer(200, {"request_id": "a" * 32 + "\n"}), OutcomeUnknown),
         (w.answer(400, {"request_id": REQUEST_ID}), OutcomeUnknown),
-        (w.answer(200, TWICE), OutcomeUnknown),
+        (w.answer(200, DUPLICATE_KEY), OutcomeUnknown),
     ],
 )
-def test_each_answer_to_a_send_says_what_can_be_done_next(wire, act, error):
+def test_each_answer_to_a_send_raises_its_own_error(wire, act, error):
     wire.will(act)
     with pytest.raises(IdenfyError) as caught:
         send()
@@ -142,14 +144,14 @@ def test_each_answer_to_a_send_says_what_can_be_done_next(wire, act, error):
         (w.hang_up, OutcomeUnknown),
     ],
 )
-def test_each_answer_to_a_check_says_what_can_be_done_next(wire, act, error):
+def test_each_answer_to_a_check_raises_its_own_error(wire, act, error):
     wire.will(act)
     with pytest.raises(IdenfyError) as caught:
         verify()
     assert type(caught.value) is error
 
 
-def test_a_refusal_carries_its_identifier(wire):
+def test_refusal_carries_its_identifier(wire):
     wire.will(w.refusal(400, "BAD_VALUE"))
     with pytest.raises(NumberRefused, match="HTTP 400 BAD_VALUE") as caught:
         send()
@@ -157,14 +159,14 @@ def test_a_refusal_carries_its_identifier(wire):
 
 
 @pytest.mark.parametrize("identifier", ["x" * 70, NUMBER, "A" * 65, ["A"], "A\nB"])
-def test_an_identifier_that_is_no_constant_is_left_out(wire, identifier):
+def test_identifier_that_is_not_a_constant_is_dropped(wire, identifier):
     wire.will(w.answer(400, {"identifier": identifier}))
     with pytest.raises(OutcomeUnknown) as caught:
         send()
     assert caught.value.identifier == ""
 
 
-def in_seconds(seconds):
+def http_date_in(seconds):
     return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
 
 
@@ -185,7 +187,7 @@ def in_seconds(seconds):
     ],
 )
 def test_retry_after_is_clamped_or_ignored(wire, text, low, high):
-    text = text if isinstance(text, str) else in_seconds(text)
+    text = text if isinstance(text, str) else http_date_in(text)
     head = f"HTTP/1.1 429 X\r\nRetry-After: {text}\r\nContent-Length: 0\r\n\r\n"
     wire.will(lambda sock: sock.sendall(head.encode()))
     with pytest.raises(RateLimited) as caught:
@@ -194,14 +196,14 @@ def test_retry_after_is_clamped_or_ignored(wire, text, low, high):
     assert after == low if low is None else low <= after <= high
 
 
-def test_no_retry_after_is_none(wire):
+def test_missing_retry_after_is_none(wire):
     wire.will(w.answer(429))
     with pytest.raises(RateLimited) as caught:
         send()
     assert caught.value.retry_after is None
 
 
-def test_a_refused_connection_never_sent_anything(wire, settings):
+def test_refused_connection_raises_never_sent(wire, settings):
     settings.IDENFY_PHONE_API_URL = "http://127.0.0.1:1"
     with pytest.raises(NeverSent):
         send()
@@ -209,34 +211,34 @@ def test_a_refused_connection_never_sent_anything(wire, settings):
         verify()
 
 
-def test_an_unknown_host_never_sent_anything(wire, settings):
+def test_unknown_host_raises_never_sent(wire, settings):
     settings.IDENFY_PHONE_API_URL = "https://idenfy.invalid"
     with pytest.raises(NeverSent):
         send()
 
 
-def test_a_dead_proxy_never_sent_anything(wire, settings, monkeypatch):
+def test_dead_proxy_raises_never_sent(wire, settings, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")
     settings.IDENFY_PHONE_API_URL = "https://idenfy.invalid"
     with pytest.raises(NeverSent):
         send()
 
 
-def test_a_full_backlog_never_sent_anything(wire, settings, full_backlog):
+def test_full_backlog_raises_never_sent(wire, settings, full_backlog):
     settings.IDENFY_PHONE_API_URL = full_backlog
     settings.IDENFY_PHONE_TIMEOUT = 0.3
     with pytest.raises(NeverSent):
         send()
 
 
-def test_a_refused_certificate_never_sent_anything(wire, settings, self_signed):
+def test_refused_certificate_raises_never_sent(wire, settings, self_signed):
     settings.IDENFY_PHONE_API_URL = self_signed
     with pytest.raises(NeverSent):
         send()
 
 
 @pytest.mark.parametrize("act", [w.reset, w.hang_up, w.silence])
-def test_a_lost_answer_may_have_sent(wire, settings, act):
+def test_lost_answer_raises_outcome_unknown(wire, settings, act):
     settings.IDENFY_PHONE_TIMEOUT = 0.5
     wire.will(act)
     with pytest.raises(OutcomeUnknown):
@@ -257,7 +259,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n"
     ],
     ids=["status drip", "header drip", "body drip", "cut body"],
 )
-def test_a_slow_or_cut_answer_ends_in_time(wire, settings, act):
+def test_slow_or_cut_answer_to_a_send_ends_in_time(wire, settings, act):
     settings.IDENFY_PHONE_TIMEOUT = 0.6
     wire.will(act)
     started = time.monotonic()
@@ -266,7 +268,7 @@ def test_a_slow_or_cut_answer_ends_in_time(wire, settings, act):
     assert time.monotonic() - started < 3
 
 
-def test_a_check_that_drips_ends_in_time_too(wire, settings):
+def test_slow_answer_to_a_check_ends_in_time(wire, settings):
     settings.IDENFY_PHONE_TIMEOUT = 0.6
     wire.will(w.drip(HEAD))
     started = time.monotonic()
@@ -275,59 +277,59 @@ def test_a_check_that_drips_ends_in_time_too(wire, settings):
     assert time.monotonic() - started < 3
 
 
-def endless(sock):
+def send_endless_body(sock):
     sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n{")
     for _ in range(10_000):
         sock.sendall(b" " * 65536)
 
 
 @pytest.fixture
-def megabytes():
-    """The most memory that Python held at once."""
+def peak_megabytes():
+    """The peak of the memory that Python allocated."""
     tracemalloc.start()
     yield lambda: tracemalloc.get_traced_memory()[1] / 10**6
     tracemalloc.stop()
 
 
-def test_a_huge_body_is_cut(wire, megabytes):
-    wire.will(endless)
+def test_huge_body_is_not_read_to_its_end(wire, peak_megabytes):
+    wire.will(send_endless_body)
     with pytest.raises(OutcomeUnknown, match="oversized"):
         send()
-    assert megabytes() < 5
+    assert peak_megabytes() < 5
 
 
 ANSWER = json.dumps({"request_id": REQUEST_ID}).encode()
 
 
-def test_an_answer_of_64_kib_is_read(wire):
+def test_answer_of_64_kib_is_read(wire):
     wire.will(w.answer(200, ANSWER.ljust(64 * 1024)))
     assert send() == REQUEST_ID
 
 
-def test_a_longer_answer_is_not(wire):
+def test_answer_over_64_kib_is_refused(wire):
     wire.will(w.answer(200, ANSWER.ljust(64 * 1024 + 1)))
     with pytest.raises(OutcomeUnknown, match="oversized"):
         send()
 
 
-def test_a_gzip_bomb_is_not_inflated(wire, megabytes):
+def test_gzip_bomb_is_not_inflated(wire, peak_megabytes):
     bomb = gzip.compress(ANSWER.ljust(20_000_000))
     tracemalloc.reset_peak()
     wire.will(w.answer(200, bomb, Content_Encoding="gzip"))
     with pytest.raises(OutcomeUnknown):
         send()
     assert len(bomb) < 64 * 1024
-    assert megabytes() < 5
+    assert peak_megabytes() < 5
 
 
-def test_the_sandboxes_bomb_is_not_inflated_either(idenfy_sandbox):
+def test_gzip_bomb_of_the_sandbox_is_not_inflated(idenfy_sandbox):
     with pytest.raises(OutcomeUnknown):
         IdenfyClient().send_sms("+12025550113")
     assert idenfy_sandbox.state.sends == 1
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed(wire, status):
+def test_redirect_is_not_followed(wire, status):
     with w.Wire() as other:
         other.will(SENT)
         wire.will(w.answer(status, Location=other.url))
@@ -337,14 +339,14 @@ def test_a_redirect_is_not_followed(wire, status):
 
 
 @pytest.mark.parametrize("name", ["API_KEY", "API_SECRET"])
-def test_without_a_key_pair_nothing_is_sent(wire, settings, name):
+def test_nothing_is_sent_without_a_key_pair(wire, settings, name):
     setattr(settings, f"IDENFY_PHONE_{name}", "")
     with pytest.raises(AccountRefused, match="not set"):
         send()
     assert wire.requests == []
 
 
-def test_each_send_opens_a_connection(wire):
+def test_each_send_opens_a_new_connection(wire):
     wire.will(w.keep_alive(200, {"request_id": REQUEST_ID}))
     send()
     send()
@@ -360,14 +362,14 @@ def test_checks_share_a_connection(wire):
 
 @pytest.fixture
 def full_backlog():
-    """A listener that answers no SYN."""
+    """The URL of a listener that answers no SYN."""
     with brokers.full_backlog() as port:
         yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture
 def self_signed(tmp_path):
-    """An https server whose certificate nobody trusts."""
+    """The URL of a server with a certificate that nobody trusts."""
     certificate, key = brokers.self_signed(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -1,4 +1,4 @@
-"""The sweep runs every 30 seconds, over a table that only grows."""
+"""Each query of a sweep uses an index, however many rows have ended."""
 
 from datetime import timedelta
 
@@ -24,8 +24,8 @@ EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mysql": "EX
 
 
 @pytest.fixture
-def a_log_of_ended_rows(make):
-    """And one row of each kind that a sweep looks for."""
+def many_ended_rows(make):
+    """5,000 ended rows, and one row of each kind that a sweep looks for."""
     long_ago = timezone.now() - timedelta(days=1)
     ended = {"created_at": long_ago, "send_by": long_ago, "next_send_at": long_ago}
     PhoneVerification.objects.bulk_create(
@@ -45,7 +45,7 @@ def a_log_of_ended_rows(make):
 
 @pytest.fixture
 def plans():
-    """How the database carries out each SELECT of our table."""
+    """The query plan of each SELECT from our table."""
 
     def wrapper(execute, sql, params, many, context):
         if sql.lstrip("(").startswith("SELECT") and "phoneverification" in sql:
@@ -60,12 +60,12 @@ def plans():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_sweep_looks_at_open_and_unheard_rows_only(a_log_of_ended_rows, plans):
+def test_sweep_reads_only_open_and_unannounced_rows(many_ended_rows, plans):
     maintenance.sweep(lambda pk: True)
-    # The four endings, what is due, whose signals were not heard; and that one row.
-    endings, due, unheard, *_one_row = plans
+    # In this order: rows to end, due rows, unannounced rows, and the one row found.
+    endings, due, unannounced, *_one_row = plans
     assert "idenfy_phone_open" in endings
     assert "idenfy_phone_open" in due
-    assert "idenfy_phone_unannounced" in unheard
+    assert "idenfy_phone_unannounced" in unannounced
     for plan in plans:
         assert WHOLE_TABLE[connection.vendor] not in plan

@@ -1,4 +1,4 @@
-"""E.164 in one place: what is accepted, what is stored, what is shown."""
+"""Which numbers are accepted, and how they are stored and shown."""
 
 import re
 import traceback
@@ -21,7 +21,7 @@ FORMATS = ["E164", "INTERNATIONAL", "NATIONAL", "RFC3966"]
 
 # Tristan da Cunha has no mobile network.
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS - {"TA"})
-# Regions without a range of their own share their neighbour's.
+# These regions use the number range of a neighbour.
 SHARED = {
     "AX": "FI",
     "BL": "GP",
@@ -41,21 +41,21 @@ def example(region, number_format=PhoneNumberFormat.E164):
 
 
 @pytest.fixture
-def everywhere(settings):
+def all_regions(settings):
     settings.IDENFY_PHONE_REGIONS = None
 
 
 @pytest.fixture
-def stored():
-    """What the database holds, past the field's own reading."""
+def stored_numbers():
+    """Read the column without the conversion of the field."""
 
-    def stored():
+    def stored_numbers():
         name = connection.ops.quote_name(PhoneVerification._meta.db_table)
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT phone_number FROM {name}")
             return [value for (value,) in cursor.fetchall()]
 
-    return stored
+    return stored_numbers
 
 
 # parse
@@ -73,35 +73,35 @@ def stored():
         "+370  612  34567 ",
     ],
 )
-def test_spellings_of_one_number_are_one_number(spelling):
+def test_spellings_of_one_number_give_the_same_number(spelling):
     assert phone.parse(spelling) == phone.Number(e164=NUMBER, region="LT")
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_each_regions_mobile_number_is_accepted(everywhere, region):
+def test_mobile_number_of_each_region_is_accepted(all_regions, region):
     written = example(region, PhoneNumberFormat.INTERNATIONAL)
     number = (example(region), SHARED.get(region, region))
     assert phone.parse(written) == phone.parse(example(region)) == number
 
 
 @pytest.mark.parametrize("region", ["LT", "GB", "US"])
-def test_a_national_number_is_completed_by_the_default_region(settings, region):
+def test_national_number_is_completed_by_the_default_region(settings, region):
     settings.PHONENUMBER_DEFAULT_REGION = region
     number = phone.parse(example(region, PhoneNumberFormat.NATIONAL))
     assert number == (example(region), region)
 
 
-def test_a_number_with_its_country_code_needs_no_default_region(settings):
+def test_number_with_country_code_needs_no_default_region(settings):
     settings.PHONENUMBER_DEFAULT_REGION = "GB"
     assert phone.parse("+370 612 34567") == (NUMBER, "LT")
 
 
-def test_a_national_number_without_a_default_region_is_refused():
+def test_national_number_without_default_region_is_refused():
     with pytest.raises(NumberNotSupported):
         phone.parse("0 612 34567")
 
 
-def test_a_default_region_does_not_let_its_neighbours_in(settings):
+def test_default_region_does_not_accept_its_neighbours(settings):
     settings.PHONENUMBER_DEFAULT_REGION = "US"
     settings.IDENFY_PHONE_REGIONS = ["US"]
     with pytest.raises(NumberNotSupported):
@@ -109,18 +109,18 @@ def test_a_default_region_does_not_let_its_neighbours_in(settings):
 
 
 @pytest.mark.parametrize("value", [None, 37061234567, b"+37061234567", [NUMBER]])
-def test_only_text_is_a_number(value):
+def test_value_that_is_not_text_is_refused(value):
     with pytest.raises(NumberNotSupported):
         phone.parse(value)
 
 
-def test_a_number_object_is_not_text():
+def test_number_object_is_refused():
     with pytest.raises(NumberNotSupported):
         phone.parse(PhoneNumber.from_string(NUMBER))
 
 
 @pytest.mark.parametrize("number", ["+99912345678", "+3706123456", "61234567"])
-def test_a_refusal_holds_no_number(number):
+def test_error_does_not_contain_the_number(number):
     with pytest.raises(NumberNotSupported) as caught:
         phone.parse(number)
     assert number not in "".join(traceback.format_exception(caught.value))
@@ -132,24 +132,24 @@ def test_regions_may_be_any_collection(settings, regions):
     assert phone.parse(NUMBER).region == "LT"
 
 
-def test_a_region_taken_off_the_list_is_refused_at_once(settings):
+def test_region_that_is_not_in_the_list_is_refused(settings):
     settings.IDENFY_PHONE_REGIONS = ["GB"]
     with pytest.raises(NumberNotSupported):
         phone.parse(NUMBER)
 
 
-def test_number_types_may_be_widened(settings):
+def test_number_type_may_be_added(settings):
     settings.IDENFY_PHONE_NUMBER_TYPES = ["voip"]
     assert phone.parse("+44 56 1234 5678") == ("+445612345678", "GB")
 
 
-def test_number_types_may_be_narrowed(settings):
+def test_number_type_may_be_excluded(settings):
     settings.IDENFY_PHONE_NUMBER_TYPES = ["mobile"]
     with pytest.raises(NumberNotSupported):
         phone.parse("+1 201 555 0123")
 
 
-def test_the_types_have_the_names_of_the_setting():
+def test_number_types_have_the_names_of_the_setting():
     assert sorted(phone.NUMBER_TYPES) == [
         "fixed-line",
         "fixed-line-or-mobile",
@@ -178,12 +178,12 @@ def test_the_types_have_the_names_of_the_setting():
         ("+24740123", "+247***23"),
     ],
 )
-def test_a_mask_shows_the_calling_code_and_two_digits(number, masked):
+def test_mask_shows_the_calling_code_and_two_digits(number, masked):
     assert phone.mask(number) == masked
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_no_regions_mask_shows_more(everywhere, region):
+def test_mask_of_each_region_shows_no_more(all_regions, region):
     number = example(region)
     code = phonenumbers.country_code_for_region(region)
     shown = phone.mask(number)
@@ -195,31 +195,29 @@ def test_no_regions_mask_shows_more(everywhere, region):
 
 
 @pytest.mark.django_db
-def test_every_regions_number_is_stored_as_e164(everywhere, make, stored):
+def test_number_of_each_region_is_stored_as_e164(all_regions, make, stored_numbers):
     numbers = [example(region) for region in REGIONS]
     for number in numbers:
         make(phone_number=PhoneNumber.from_string(number))
-    assert sorted(stored()) == sorted(numbers)
+    assert sorted(stored_numbers()) == sorted(numbers)
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("db_format", FORMATS)
 @pytest.mark.parametrize("region", [None, "LT", "GB"])
-def test_e164_is_stored_whatever_the_db_format(
-    settings, make, stored, db_format, region
+def test_e164_is_stored_with_any_db_format(
+    settings, make, stored_numbers, db_format, region
 ):
     settings.PHONENUMBER_DB_FORMAT = db_format
     settings.PHONENUMBER_DEFAULT_REGION = region
     make(phone_number="+370 612 34567")
-    assert stored() == [NUMBER]
+    assert stored_numbers() == [NUMBER]
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("db_format", FORMATS)
 @pytest.mark.parametrize("written", [NUMBER, "+370 612-34567", "tel:+370-612-34567"])
-def test_a_filter_finds_a_number_whatever_the_db_format(
-    settings, make, db_format, written
-):
+def test_filter_finds_a_number_with_any_db_format(settings, make, db_format, written):
     settings.PHONENUMBER_DB_FORMAT = db_format
     settings.PHONENUMBER_DEFAULT_REGION = "GB"
     row = make()
@@ -229,7 +227,7 @@ def test_a_filter_finds_a_number_whatever_the_db_format(
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("db_format", FORMATS)
-def test_rows_outlive_a_change_of_the_db_format(settings, make, db_format):
+def test_rows_stay_valid_after_a_change_of_the_db_format(settings, make, db_format):
     row = make()
     settings.PHONENUMBER_DB_FORMAT = db_format
     settings.PHONENUMBER_DEFAULT_REGION = "GB"
@@ -241,9 +239,7 @@ def test_rows_outlive_a_change_of_the_db_format(settings, make, db_format):
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("db_format", FORMATS)
-def test_verified_finds_the_number_whatever_the_db_format(
-    settings, make, user, db_format
-):
+def test_verified_finds_the_number_with_any_db_format(settings, make, user, db_format):
     settings.PHONENUMBER_DB_FORMAT = db_format
     settings.PHONENUMBER_DEFAULT_REGION = "GB"
     row = make("verified")
@@ -252,25 +248,25 @@ def test_verified_finds_the_number_whatever_the_db_format(
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("shown", FORMATS)
-def test_the_default_format_changes_neither_store_nor_mask(
-    settings, make, stored, shown
+@pytest.mark.parametrize("default_format", FORMATS)
+def test_default_format_changes_neither_storage_nor_mask(
+    settings, make, stored_numbers, default_format
 ):
-    settings.PHONENUMBER_DEFAULT_FORMAT = shown
+    settings.PHONENUMBER_DEFAULT_FORMAT = default_format
     settings.PHONENUMBER_DEFAULT_REGION = "LT"
     row = make()
     row.refresh_from_db()
-    assert (stored(), row.masked_number) == ([NUMBER], "+370******67")
+    assert (stored_numbers(), row.masked_number) == ([NUMBER], "+370******67")
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("value", ["nonsense", "+370", "6123"])
-def test_a_filter_by_nonsense_finds_nothing(make, value):
+def test_filter_by_an_invalid_number_finds_nothing(make, value):
     make()
     assert not PhoneVerification.objects.filter(phone_number=value).exists()
 
 
-def test_the_field_is_a_phone_number_field():
+def test_field_is_a_phone_number_field():
     field = PhoneVerification._meta.get_field("phone_number")
     assert isinstance(field, PhoneNumberField)
     assert field.deconstruct()[1] == "django_idenfy_phone.phone.E164Field"
