@@ -1,4 +1,4 @@
-"""The example project and the sandbox's inbox, in a real Chromium."""
+"""The example project and the sandbox's inbox work in a real Chromium."""
 
 import os
 import re
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parents[2] / "example_project" / "demo.py"
-HOW = "pip install selenium, and Debian's chromium and chromium-driver, to run this"
-selenium = pytest.importorskip("selenium", reason=HOW)
+PROJECT = Path(__file__).parents[2] / "example_project"
+REASON = "pip install selenium, and Debian's chromium and chromium-driver, to run this"
+selenium = pytest.importorskip("selenium", reason=REASON)
 if not (shutil.which("chromium") and shutil.which("chromedriver")):
-    pytest.skip(HOW, allow_module_level=True)
+    pytest.skip(REASON, allow_module_level=True)
 
 from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
-QUIET = (
+OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync "
     "--disable-dev-shm-usage --window-size=420,900"
@@ -31,12 +31,16 @@ NUMBER = "+370 698 76544"
 
 @pytest.fixture(scope="module")
 def site():
-    """The demo, serving: its addresses and the password."""
+    """Start the demo. Return its addresses and its password."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     environment.pop("DATABASE_URL", None)
     environment.pop("DJANGO_SETTINGS_MODULE", None)
     with subprocess.Popen(
-        [sys.executable, str(DEMO)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "demo"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
     ) as demo:
         lines = []
         while not lines or "Ctrl-C" not in lines[-1]:
@@ -57,7 +61,7 @@ def chromium(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium")
     profile = tmp_path_factory.mktemp("chromium")
-    for argument in (*QUIET.split(), f"--user-data-dir={profile}"):
+    for argument in (*OPTIONS.split(), f"--user-data-dir={profile}"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(shutil.which("chromedriver"))
@@ -68,7 +72,7 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def page(chromium, site):
-    """The page to confirm a number on, for the demo's user."""
+    """Log in as the demo's user and open the page that confirms a number."""
     chromium.delete_all_cookies()
     chromium.get(f"{site['url']}/login/")
     chromium.find_element(By.NAME, "username").send_keys("demo")
@@ -103,7 +107,7 @@ def text_of(browser, name):
 
 
 def newest_code(chromium, site):
-    """Read from the inbox page, in a tab of its own, as a developer would."""
+    """Read the code from the inbox page in a new tab, as a developer would."""
     first = chromium.current_window_handle
     chromium.switch_to.new_window("tab")
     chromium.get(f"{site['inbox']}/")
@@ -113,7 +117,7 @@ def newest_code(chromium, site):
     return re.search(r"The iDenfy code: (\d{4})\. Valid for 5 minutes\.", text)[1]
 
 
-def test_a_user_confirms_a_number(page, site):
+def test_user_confirms_number(page, site):
     enter(page, "number", NUMBER)
     wait(page).until(lambda b: shown(b, "code"))
     field = page.find_element(By.ID, "code")
@@ -127,20 +131,20 @@ def test_a_user_confirms_a_number(page, site):
     assert text_of(page, "phone-number") == NUMBER.replace(" ", "")
 
 
-def test_a_number_that_is_none_is_told_in_words(page):
+def test_invalid_number_shows_error_text(page):
     enter(page, "number", "12")
     wait(page).until(lambda b: text_of(b, "error"))
     assert "country code" in text_of(page, "error")
     assert page.find_element(By.ID, "number").get_attribute("value") == "12"
 
 
-def test_a_number_that_idenfy_refuses_is_told_in_words(page):
+def test_number_refused_by_idenfy_shows_error_text(page):
     enter(page, "number", "+12025550101")
     wait(page).until(lambda b: text_of(b, "error"))
     assert shown(page, "number")
 
 
-def test_the_pages_run_without_an_error_of_the_script(page):
+def test_pages_log_no_script_error(page):
     severe = [each for each in page.get_log("browser") if each["level"] == "SEVERE"]
-    # What the API refuses is logged by Chromium as a failed request.
+    # Chromium logs each refusal of the API as a failed request.
     assert [each for each in severe if each["source"] != "network"] == []

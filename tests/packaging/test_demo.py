@@ -1,4 +1,4 @@
-"""The demo as its user meets it: real processes, none of them left behind."""
+"""The demo verifies a number, serves its site and leaves no process behind."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ import pytest
 
 import django_idenfy_phone
 
-DEMO = Path(__file__).parents[2] / "example_project" / "demo.py"
-OTHERS = ("DATABASE_URL", "CELERY_", "IDENFY_PHONE_")
+PROJECT = Path(__file__).parents[2] / "example_project"
+DEMO_VARIABLES = ("DATABASE_URL", "CELERY_", "IDENFY_PHONE_")
 STEPS = [
     "The database (a SQLite file) is migrated",
     "The sandbox answers",
@@ -22,7 +22,7 @@ STEPS = [
     "Log in as demo: 200",
     "Confirmed number before: none",
     "Post +37069876543 to start: 202",
-    'Ask until sent: 200 {"status": "sent"',
+    'Poll until sent: 200 {"status": "sent"',
     "Read the sandbox's inbox: The iDenfy code",
     "Post the wrong code",
     "Post the right code",
@@ -32,42 +32,48 @@ STEPS = [
 
 class Demo(subprocess.Popen):
     def __init__(self, *arguments, **variables):
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(OTHERS)}
-        self.mark = uuid.uuid4().hex
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(DEMO_VARIABLES)
+        }
+        self.marker = uuid.uuid4().hex
         own = {
-            "DEMO_MARK": self.mark,
+            "DEMO_MARKER": self.marker,
             "PYTHONPATH": str(Path(django_idenfy_phone.__file__).parents[1]),
         }
         super().__init__(
-            [sys.executable, DEMO, *arguments],
-            env=kept | own | variables,
+            [sys.executable, "-m", "demo", *arguments],
+            cwd=PROJECT,
+            env=inherited | own | variables,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def end(self):
-        """What it still prints; its status; the processes that it left behind."""
+    def wait_for_end(self):
+        """Return the rest of its output, its exit status and the processes it left."""
         output, _ = self.communicate(timeout=180)
-        return output, self.returncode, list(filter(self.owns, Path("/proc").glob("*")))
+        left = [path for path in Path("/proc").glob("*") if self.started(path)]
+        return output, self.returncode, left
 
-    def owns(self, process):
+    def started(self, process):
         try:
-            return self.mark in (process / "environ").read_text(errors="replace")
+            return self.marker in (process / "environ").read_text(errors="replace")
         except OSError:
             return False
 
 
 @pytest.fixture(scope="module")
 def demos():
-    """Two at once: that is quicker, and they must not get in each other's way."""
+    """Start two demos at once: it is quicker, and they must not disturb each other."""
     with Demo("--once") as once, Demo() as serving:
         yield once, serving
         once.terminate()
         serving.terminate()
 
 
-def test_one_run_comes_true(demos):
-    output, status, left = demos[0].end()
+def test_once_completes_every_step_and_leaves_no_process(demos):
+    output, status, left = demos[0].wait_for_end()
     steps = [line[8:] for line in output.splitlines() if line.startswith("ok")]
     assert [
         step for step, line in zip(STEPS, steps, strict=True) if step in line
@@ -75,29 +81,29 @@ def test_one_run_comes_true(demos):
     assert (status, left) == (0, [])
 
 
-def test_it_serves_until_ctrl_c(demos):
+def test_demo_serves_until_ctrl_c(demos):
     assert "Press Ctrl-C to stop.\n" in iter(demos[1].stdout.readline, "")
     assert demos[1].poll() is None
     demos[1].send_signal(signal.SIGINT)
-    assert demos[1].end() == ("Stopping.\nEverything is stopped.\n", 0, [])
+    assert demos[1].wait_for_end() == ("Stopping.\nEverything is stopped.\n", 0, [])
 
 
-def test_a_failing_step_is_told_and_nothing_is_left(tmp_path):
+def test_failed_step_is_printed_and_no_process_is_left(tmp_path):
     with Demo(DATABASE_URL=f"sqlite:///{tmp_path}/no/such/folder") as demo:
-        output, status, left = demo.end()
-    assert "FAILED  The preparation ended by itself, with status 1." in output
+        output, status, left = demo.wait_for_end()
+    assert "FAILED  The preparation ended with status 1." in output
     assert (status, left) == (1, [])
 
 
-def test_it_can_be_stopped_before_its_end():
+def test_sigterm_during_startup_stops_demo():
     with Demo() as demo:
         demo.stdout.readline()
         demo.send_signal(signal.SIGTERM)
-        assert demo.end() == ("Stopped before the end.\n", 130, [])
+        assert demo.wait_for_end() == ("Stopped before the end.\n", 130, [])
 
 
-def test_no_sms_is_paid_for_by_itself():
+def test_once_is_refused_with_real_credentials():
     with Demo("--once", IDENFY_PHONE_API_KEY="k", IDENFY_PHONE_API_SECRET="s") as demo:
-        output, status, left = demo.end()
-    assert output.startswith("FAILED  The real iDenfy's SMS cost money")
+        output, status, left = demo.wait_for_end()
+    assert output.startswith("FAILED  iDenfy charges for each SMS")
     assert (status, left) == (1, [])

@@ -1,4 +1,4 @@
-"""A browser without a screen: it keeps cookies and sends the CSRF token back."""
+"""A minimal browser: it keeps cookies and sends the CSRF token back."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, ProxyHandler, Request, build_opener
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     url: str
     headers: HTTPMessage
@@ -33,33 +33,33 @@ class Client:
         self.site = site
         self.cookies = CookieJar()
         # Loopback is never behind a proxy, whatever the environment says.
-        keeper = HTTPCookieProcessor(self.cookies)
-        self.opener = build_opener(ProxyHandler({}), keeper)
+        cookie_processor = HTTPCookieProcessor(self.cookies)
+        self.opener = build_opener(ProxyHandler({}), cookie_processor)
 
-    def get(self, path: str) -> Answer:
-        return self._ask(Request(self.site + path))
+    def get(self, path: str) -> Response:
+        return self._send(Request(self.site + path))
 
-    def submit(self, path: str, **fields: str) -> Answer:
-        """Fill in a page's form and follow where it leads."""
+    def submit(self, path: str, **fields: str) -> Response:
+        """Fill in a page's form, submit it and follow redirects."""
         page = self.get(path).text
         token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', page)
         hidden = {"csrfmiddlewaretoken": token[1]} if token else {}
         body = urlencode(hidden | fields).encode()
-        return self._ask(Request(self.site + path, body))
+        return self._send(Request(self.site + path, body))
 
-    def post(self, path: str, **members: str) -> Answer:
+    def post(self, path: str, **members: str) -> Response:
         """Send JSON, as a page's script would."""
         cookies = {cookie.name: cookie.value or "" for cookie in self.cookies}
         token = cookies.get("csrftoken", "")
         headers = {"Content-Type": "application/json", "X-CSRFToken": token}
         body = json.dumps(members).encode()
-        return self._ask(Request(self.site + path, body, headers))
+        return self._send(Request(self.site + path, body, headers))
 
-    def _ask(self, request: Request) -> Answer:
+    def _send(self, request: Request) -> Response:
         try:
             response = self.opener.open(request, timeout=20)
         except HTTPError as error:
             response = error
         with response:
             text = response.read().decode()
-            return Answer(response.status, response.url, response.headers, text)
+            return Response(response.status, response.url, response.headers, text)

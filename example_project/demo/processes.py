@@ -11,33 +11,34 @@ from os import killpg
 from pathlib import Path
 from typing import Self
 
-HERE = Path(__file__).resolve().parent
+PROJECT = Path(__file__).resolve().parents[1]
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 60
 STOP_SECONDS = 15
 
 
 class Failed(Exception):
-    """A step did not come true; the text says which."""
+    """A step failed. The message says which one."""
 
 
 class Stopped(Exception):
-    """Somebody wants the demo to end."""
+    """A signal asked the demo to stop."""
 
 
-def say(line: str = "") -> None:
+def print_line(line: str = "") -> None:
     print(line, flush=True)
 
 
-def ok(line: str) -> None:
-    say(f"ok      {line}")
+def print_ok(line: str) -> None:
+    print_line(f"ok      {line}")
 
 
-class Stopping:
-    """Whether somebody wants the demo to end.
+class StopFlag:
+    """Whether a signal has asked the demo to stop.
 
-    No exception: it could come between the start of a process and its record. And no
-    Event: a signal that interrupts its wait() may find its lock held for ever.
+    The signal handler raises no exception: it could interrupt the code between the
+    start of a process and its registration. It sets no threading.Event: a handler that
+    interrupts Event.wait() can find the lock held and wait for it forever.
     """
 
     is_set = False
@@ -46,11 +47,11 @@ class Stopping:
         self.is_set = True
 
 
-def catch_signals() -> Stopping:
-    stopping = Stopping()
+def catch_signals() -> StopFlag:
+    stop_flag = StopFlag()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stopping.set)
-    return stopping
+        signal.signal(number, stop_flag.set)
+    return stop_flag
 
 
 def free_port() -> int:
@@ -76,31 +77,31 @@ class Service:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def check(self) -> None:
+    def check_running(self) -> None:
         status = self.process.poll()
         if status is not None:
-            raise Failed(f"The {self.name} ended by itself, with status {status}.")
+            raise Failed(f"The {self.name} ended with status {status}.")
 
     def stop(self) -> None:
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(STOP_SECONDS)
-        # And whatever it started itself.
+        # Also kills the processes that the service started.
         with suppress(ProcessLookupError, PermissionError):
             killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 @dataclass
-class Stage:
-    """Starts services, and stops them when it is left.
+class ProcessGroup:
+    """Starts services, and stops all of them when its `with` block ends.
 
-    Each has its own process group, so that Ctrl-C reaches this process alone.
+    Each service runs in its own session, so that Ctrl-C reaches only this process.
     """
 
     folder: Path
     environment: Mapping[str, str]
-    stopping: Stopping
+    stop_flag: StopFlag
     services: list[Service] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -109,9 +110,9 @@ class Stage:
     def __exit__(self, exc_type: type[BaseException] | None, *rest: object) -> None:
         try:
             if exc_type not in (None, Stopped):
-                self.tell_last_lines()
+                self.print_last_lines()
         finally:
-            # Also when the terminal is gone, and nothing can be told any more.
+            # Printing fails when the terminal is closed. The services must stop anyway.
             for service in reversed(self.services):
                 service.stop()
 
@@ -120,7 +121,7 @@ class Stage:
         with log.open("wb") as file:
             process = subprocess.Popen(
                 command,
-                cwd=HERE,
+                cwd=PROJECT,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -132,42 +133,42 @@ class Stage:
         return service
 
     def run(self, name: str, *command: str) -> None:
-        """Run a command to its end."""
+        """Run a command and wait until it succeeds."""
         service = self.start(name, *command)
         self.wait(service, lambda: service.process.poll() == 0)
         self.services.remove(service)
 
     def wait_for_port(self, service: Service, port: int) -> None:
         self.wait(service, lambda: is_open(port))
-        ok(f"The {service.name} answers at http://{LOOPBACK}:{port}.")
+        print_ok(f"The {service.name} answers at http://{LOOPBACK}:{port}.")
 
     def wait_for_line(self, service: Service, text: str) -> None:
         self.wait(service, lambda: text in service.output)
-        ok(f"The {service.name} is ready, as process {service.process.pid}.")
+        print_ok(f"The {service.name} is ready, as process {service.process.pid}.")
 
     def wait(self, service: Service, is_ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not is_ready():
-            service.check()
+            service.check_running()
             if time.monotonic() > deadline:
                 raise Failed(f"The {service.name} was not ready in {READY_SECONDS} s.")
             self.pause(0.05)
 
-    def serve(self) -> None:
-        """Until somebody stops the demo, or a service ends by itself."""
+    def wait_until_stopped(self) -> None:
+        """Wait for a signal. Fail if a service ends before it."""
         with suppress(Stopped):
             while True:
                 for service in self.services:
-                    service.check()
+                    service.check_running()
                 self.pause(0.5)
 
     def pause(self, seconds: float) -> None:
         time.sleep(seconds)
-        if self.stopping.is_set:
+        if self.stop_flag.is_set:
             raise Stopped
 
-    def tell_last_lines(self) -> None:
+    def print_last_lines(self) -> None:
         for service in self.services:
-            say(f"The last lines of the {service.name}:")
+            print_line(f"The last lines of the {service.name}:")
             for line in service.output.splitlines()[-15:]:
-                say(f"    {line}")
+                print_line(f"    {line}")
