@@ -1,8 +1,8 @@
-"""Try the project, or test it: `python3 run.py demo [--once]`, `python3 run.py test`.
+"""Run the demo or the tests: `python3 run.py demo [--once]`, `python3 run.py test`.
 
-Everything is installed into .venv and .tox beside this file, nothing elsewhere. Only
-the standard library, and syntax that Python 3.6 can read, so that an older Python
-can look for a newer one.
+Everything is installed into .venv and .tox beside this file, nothing elsewhere. This
+file uses only the standard library and Python 3.6 syntax, so that an old Python can
+run it and find a newer one.
 """
 
 import os
@@ -24,8 +24,8 @@ VENV = str(HERE / ".venv")
 PYTHON = str(HERE / ".venv" / "bin" / "python")
 IS_NEW_ENOUGH = f"import sys; sys.exit(sys.version_info < {OLDEST})"
 # pip writes its RECORD last, so an interrupted install has none.
-IS_WHOLE = "from importlib import metadata as m; exit(not m.files('pip'))"
-# As `python -m tox`, but with no traceback for Ctrl-C while it is still being loaded.
+HAS_PIP = "from importlib import metadata as m; exit(not m.files('pip'))"
+# Like `python -m tox`, but Ctrl-C shows no traceback while tox is loading.
 TOX = """
 import sys
 try:
@@ -41,15 +41,16 @@ def main() -> None:
         print(USAGE, file=sys.stderr)
         sys.exit(2)
     if sys.version_info < OLDEST:
-        run_again_with(newer_python())
+        rerun_with(newer_python())
     if not (
-        runs(PYTHON, "-c", IS_NEW_ENOUGH) and runs(PYTHON, "-m", "tox", "--version")
+        succeeds(PYTHON, "-c", IS_NEW_ENOUGH)
+        and succeeds(PYTHON, "-m", "tox", "--version")
     ):
-        prepare()
+        provide_tox()
     environment = ENVIRONMENTS[sys.argv[1]]
     if not (HERE / ".tox" / environment).exists():
-        say(f"Installing what the {sys.argv[1]} needs into .tox.")
-    # Tox takes over this process, and with it Ctrl-C and the exit status.
+        print_line(f"Installing the {sys.argv[1]} environment into .tox.")
+    # tox replaces this process, so it receives Ctrl-C and sets the exit status.
     os.chdir(str(HERE))
     arguments = ["run", "-qq", "-e", environment, "--", *sys.argv[2:]]
     os.execv(PYTHON, [PYTHON, "-c", TOX, *arguments])
@@ -59,44 +60,44 @@ def newer_python() -> str:
     for name in NAMES:
         for folder in os.get_exec_path():
             python = shutil.which(name, path=folder)
-            # A version manager may leave a name on the PATH that does not run.
-            if python and runs(python, "-c", IS_NEW_ENOUGH):
+            # A version manager may put a name on the PATH that does not run.
+            if python and succeeds(python, "-c", IS_NEW_ENOUGH):
                 return python
-    sys.exit("Python 3.11 or newer is needed, and there is none on the PATH.")
+    sys.exit("Python 3.11 or newer is needed, but none is on the PATH.")
 
 
-def run_again_with(python: str) -> None:
+def rerun_with(python: str) -> None:
     version = ".".join(map(str, sys.version_info[:2]))
-    say(f"Python {version} is too old: going on with {python}.")
+    print_line(f"Python {version} is too old: continuing with {python}.")
     os.execv(python, [python, *sys.argv])
 
 
-def prepare() -> None:
-    """Install tox into the .venv that is there, else into a new one."""
+def provide_tox() -> None:
+    """Install tox into the existing .venv, or else into a new one."""
     if install_tox():
         return
-    say("Making .venv.")
+    print_line("Creating .venv.")
     for command in (
         [sys.executable, "-m", "venv"],
-        # Debian leaves ensurepip out: then a pip from outside must install.
+        # Debian's Python lacks ensurepip: then a pip outside .venv must install tox.
         [sys.executable, "-m", "venv", "--without-pip"],
         ["uv", "venv", "--python", sys.executable],
         ["virtualenv", "--python", sys.executable],
     ):
         shutil.rmtree(VENV, ignore_errors=True)
-        if runs(*command, VENV) and install_tox():
+        if succeeds(*command, VENV) and install_tox():
             return
     package = f"python3.{sys.version_info[1]}-venv"
-    sys.exit(f"This Python cannot make .venv. Type: sudo apt install {package}")
+    sys.exit(f"This Python cannot create .venv. Run: sudo apt install {package}")
 
 
 def install_tox() -> bool:
-    """Whether .venv is sound, and there was a way to install into it."""
-    if not runs(PYTHON, "-c", IS_NEW_ENOUGH):
+    """Install tox. Return False if .venv is broken or no installer works."""
+    if not succeeds(PYTHON, "-c", IS_NEW_ENOUGH):
         return False
     for installer in installers():
-        if runs(*installer, "--help"):
-            say("Installing tox into .venv.")
+        if succeeds(*installer, "--help"):
+            print_line("Installing tox into .venv.")
             if subprocess.call([*installer, "--quiet", "tox>=4.23"]) != 0:
                 sys.exit("tox could not be installed: see above.")
             return True
@@ -104,15 +105,15 @@ def install_tox() -> bool:
 
 
 def installers() -> "Iterator[list[str]]":
-    if runs(PYTHON, "-c", IS_WHOLE):
+    if succeeds(PYTHON, "-c", HAS_PIP):
         yield [PYTHON, "-m", "pip", "install", "--disable-pip-version-check"]
     for pip in ([sys.executable, "-m", "pip"], ["pip3"], ["pip"]):
         yield [*pip, "--python", PYTHON, "install", "--disable-pip-version-check"]
     yield ["uv", "pip", "install", "--python", PYTHON]
 
 
-def runs(*command: str) -> bool:
-    """Whether a command can be run and ends well. It prints nothing."""
+def succeeds(*command: str) -> bool:
+    """Return whether a command runs and succeeds. Its output is discarded."""
     silence = subprocess.DEVNULL
     try:
         return subprocess.call(command, stdout=silence, stderr=silence) == 0
@@ -120,7 +121,7 @@ def runs(*command: str) -> bool:
         return False
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     print(line, flush=True)
 
 

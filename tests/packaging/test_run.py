@@ -1,4 +1,4 @@
-"""run.py, which makes do with what a machine has."""
+"""run.py finds a usable Python, installs tox and runs it."""
 
 import ast
 import os
@@ -32,14 +32,14 @@ def executable(path, text):
 
 @pytest.fixture
 def tree(tmp_path):
-    """A folder with run.py and no .venv."""
+    """Return a folder that holds only run.py."""
     shutil.copy(RUN, tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def ready(tree):
-    """... with a .venv whose tox prints what it is asked to do."""
+def venv_tree(tree):
+    """Return the tree with a .venv whose tox only prints its arguments."""
     executable(tree / ".venv" / "bin" / "python", FAKE_PYTHON)
     return tree
 
@@ -58,29 +58,29 @@ def last_line(process):
     return process.stdout.splitlines()[-1]
 
 
-def test_an_older_python_can_read_it():
+def test_python_3_6_can_parse_run_py():
     ast.parse(RUN.read_text(), feature_version=(3, 6))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "asked"),
+    ("arguments", "tox_arguments"),
     [
         (["test"], "run -qq -e py --"),
         (["test", "-k", "one"], "run -qq -e py -- -k one"),
         (["demo", "--once"], "run -qq -e demo -- --once"),
     ],
 )
-def test_tox_is_asked(ready, arguments, asked):
-    assert last_line(run(ready, *arguments)) == asked
+def test_command_runs_its_tox_environment(venv_tree, arguments, tox_arguments):
+    assert last_line(run(venv_tree, *arguments)) == tox_arguments
 
 
-def test_the_status_is_that_of_tox(ready):
-    assert run(ready, "test").returncode == 0
-    assert run(ready, "test", "fail").returncode == 7
+def test_exit_status_is_that_of_tox(venv_tree):
+    assert run(venv_tree, "test").returncode == 0
+    assert run(venv_tree, "test", "fail").returncode == 7
 
 
 @pytest.mark.parametrize("arguments", [[], ["tests"], ["--once"]])
-def test_the_usage_is_told(tree, arguments):
+def test_unknown_command_prints_usage(tree, arguments):
     process = run(tree, *arguments)
     assert process.returncode == 2
     assert process.stderr.startswith("Usage: python3 run.py demo")
@@ -88,7 +88,7 @@ def test_the_usage_is_told(tree, arguments):
 
 @pytest.fixture
 def pythons(tmp_path, monkeypatch):
-    """A PATH on which python3.14 does not run, and python3 is this one."""
+    """Set a PATH on which python3.14 does not run and python3 is this Python."""
     executable(tmp_path / "first" / "python3.14", "#!/bin/sh\nexit 127\n")
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "python3").symlink_to(sys.executable)
@@ -97,7 +97,7 @@ def pythons(tmp_path, monkeypatch):
     return path
 
 
-def test_a_newer_python_is_one_that_runs(pythons, tmp_path):
+def test_newer_python_skips_one_that_does_not_run(pythons, tmp_path):
     found = runpy.run_path(str(RUN))["newer_python"]()
     assert found == str(tmp_path / "second" / "python3")
 
@@ -115,21 +115,21 @@ def old_python():
     return pytest.skip("put a Python from 3.6 to 3.10 on the PATH to run this")
 
 
-def test_an_old_python_hands_over(old_python, ready, pythons):
-    process = run(ready, "test", python=old_python)
-    assert "is too old: going on with" in process.stdout
+def test_old_python_continues_with_newer_one(old_python, venv_tree, pythons):
+    process = run(venv_tree, "test", python=old_python)
+    assert "is too old: continuing with" in process.stdout
     assert last_line(process) == "run -qq -e py --"
 
 
-def test_an_old_python_alone_says_so(old_python, ready, tmp_path):
-    process = run(ready, "test", python=old_python, PATH=str(tmp_path))
+def test_old_python_without_newer_one_prints_error(old_python, venv_tree, tmp_path):
+    process = run(venv_tree, "test", python=old_python, PATH=str(tmp_path))
     assert process.stderr.startswith("Python 3.11 or newer is needed")
     assert (process.stderr.count("\n"), process.returncode) == (1, 1)
 
 
 @pytest.fixture
-def shop(tmp_path):
-    """Where pip finds a tox that only prints, and nothing else."""
+def index(tmp_path):
+    """Return variables with which pip finds only a tox that prints its arguments."""
     files = {
         "tox/__main__.py": "",
         "tox/run.py": f"def run():\n    {FAKE_TOX}\n",
@@ -144,26 +144,27 @@ def shop(tmp_path):
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
 
 
-def test_a_half_made_venv_is_made_anew(tree, shop):
+def test_incomplete_venv_is_created_again(tree, index):
     (tree / ".venv" / "bin").mkdir(parents=True)
-    process = run(tree, "test", **shop)
-    assert "Making .venv.\nInstalling tox into .venv.\n" in process.stdout
+    process = run(tree, "test", **index)
+    assert "Creating .venv.\nInstalling tox into .venv.\n" in process.stdout
     assert last_line(process) == "run -qq -e py --"
 
 
 @pytest.fixture
-def bare(tree):
-    """... with a .venv that has no pip."""
+def no_pip_tree(tree):
+    """Return the tree with a .venv that has no pip."""
     venv = tree / ".venv"
     subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", venv])
     return tree
 
 
-def test_a_venv_without_pip_is_made_whole(bare, shop):
-    assert last_line(run(bare, "test", **shop)) == "run -qq -e py --"
+def test_tox_is_installed_into_venv_without_pip(no_pip_tree, index):
+    assert last_line(run(no_pip_tree, "test", **index)) == "run -qq -e py --"
 
 
-def test_a_failing_install_is_told(bare, shop):
-    process = run(bare, "test", **shop | {"PIP_FIND_LINKS": str(bare / ".venv")})
+def test_failed_tox_install_prints_error(no_pip_tree, index):
+    empty_index = index | {"PIP_FIND_LINKS": str(no_pip_tree / ".venv")}
+    process = run(no_pip_tree, "test", **empty_index)
     assert process.stderr.endswith("tox could not be installed: see above.\n")
     assert process.returncode == 1
