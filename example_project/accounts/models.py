@@ -5,7 +5,7 @@ from phonenumber_field.modelfields import PhoneNumberField
 
 
 class User(AbstractUser):
-    """The fact is kept here: verifications are purged after a time."""
+    """Stores the confirmed number, because old verifications are purged."""
 
     phone_number = PhoneNumberField(
         _("confirmed phone number"), blank=True, editable=False

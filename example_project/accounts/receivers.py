@@ -13,11 +13,14 @@ from .models import User
 def keep_number(
     verification: PhoneVerification, user: User | None, **kwargs: Any
 ) -> None:
-    """It may run twice, or late: an older proof never replaces a newer one."""
+    """Store the number unless a later confirmation has stored one.
+
+    The signal may be sent twice, or late.
+    """
     if user is None:
         return
-    proven_at = verification.verified_at
-    is_newer = Q(phone_confirmed_at=None) | Q(phone_confirmed_at__lt=proven_at)
+    verified_at = verification.verified_at
+    is_newer = Q(phone_confirmed_at=None) | Q(phone_confirmed_at__lt=verified_at)
     User.objects.filter(is_newer, pk=user.pk).update(
-        phone_number=verification.phone_number, phone_confirmed_at=proven_at
+        phone_number=verification.phone_number, phone_confirmed_at=verified_at
     )

@@ -14,7 +14,7 @@ class ProfileView(LoginRequiredMixin, TemplateView):
 
 @method_decorator(ensure_csrf_cookie, name="dispatch")
 class ConfirmPhoneView(LoginRequiredMixin, TemplateView):
-    """The page only: its script talks to the API."""
+    """Serves only the page. Its script calls the API."""
 
     template_name = "accounts/confirm_phone.html"
 
@@ -25,12 +25,12 @@ class ConfirmPhoneView(LoginRequiredMixin, TemplateView):
 
 
 def texts() -> dict[str, str]:
-    """What the script says. Errors of the API bring their own text."""
+    """Return the script's messages. API errors carry their own text."""
     return {
         "sending": _("Sending a code to {number} …"),
         "enter": _("A code is on its way to {number}. Enter its 4 digits."),
         "checking": _("Checking the code …"),
-        "wrong": _("This code is not right. Tries left: {left}."),
+        "wrong": _("This code is wrong. Tries left: {left}."),
         "spent": _("This code can no longer be used. Please ask for a new one."),
         "locked": _("Too many wrong codes. Please ask for a new one."),
         "expired": _("This code has expired. Please ask for a new one."),
@@ -40,6 +40,6 @@ def texts() -> dict[str, str]:
         "confirmed": _("Your number is confirmed."),
         "resend": _("Send a new code"),
         "resend_in": _("Send a new code (in {seconds} s)"),
-        "wait": _("Wait: {seconds} s."),
+        "wait": _("Please wait {seconds} s."),
         "offline": _("The site cannot be reached. Please try again."),
     }

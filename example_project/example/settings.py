@@ -1,11 +1,11 @@
-"""A host project. These environment variables point it elsewhere:
+"""Settings of the example project. These environment variables change them:
 
-DATABASE_URL                      PostgreSQL or MariaDB, not a SQLite file
-CELERY_BROKER_URL                 Redis or RabbitMQ, not a folder
-IDENFY_PHONE_API_KEY, ..._SECRET  the real iDenfy, not the sandbox
-IDENFY_PHONE_API_URL              the sandbox, where it is not at port 8765
-IDENFY_PHONE_REGIONS              whose numbers get codes, such as "LT,GB"
-EXAMPLE_DATA                      the folder of the SQLite file and the broker's files
+DATABASE_URL                      PostgreSQL or MariaDB instead of a SQLite file
+CELERY_BROKER_URL                 Redis or RabbitMQ instead of a folder
+IDENFY_PHONE_API_KEY, ..._SECRET  the real iDenfy instead of the sandbox
+IDENFY_PHONE_API_URL              the sandbox's URL if its port is not 8765
+IDENFY_PHONE_REGIONS              regions whose numbers may get a code: "LT,GB"
+EXAMPLE_DATA                      the folder for the SQLite file and the broker's files
 EXAMPLE_SECRET_KEY                Django's SECRET_KEY
 EXAMPLE_DEMO                      "1" relaxes limits for the demo
 """
@@ -74,7 +74,7 @@ SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
     "NAME": DATA / "example.sqlite3",
     "OPTIONS": {
-        # Readers go on beside a writer, and a second writer waits its turn.
+        # Readers do not wait for a writer. A second writer waits for the first one.
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,

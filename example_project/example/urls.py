@@ -11,6 +11,6 @@ urlpatterns = [
     path("logout/", LogoutView.as_view(), name="logout"),
     path("phone/", include("django_idenfy_phone.urls")),
     path("admin/", admin.site.urls),
-    # With DEBUG off too. A real site leaves its files to its web server.
+    # Works without DEBUG too. On a real site the web server serves static files.
     path("static/<path:path>", serve, {"insecure": True}),
 ]

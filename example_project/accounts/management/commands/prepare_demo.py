@@ -8,9 +8,10 @@ from accounts.models import User
 
 
 class Command(BaseCommand):
-    """Migrate and make the demo's two users, with EXAMPLE_DEMO_PASSWORD.
+    """Migrate, and create the demo's two users with EXAMPLE_DEMO_PASSWORD.
 
-    The password comes from the environment: a command line is seen by everybody.
+    The password comes from the environment, because any user of the machine can read a
+    command line.
     """
 
     help = "Prepare the database for the demo."
@@ -22,10 +23,10 @@ class Command(BaseCommand):
         self.make_user("admin", password, is_staff=True, is_superuser=True)
 
     def make_user(self, username: str, password: str, **fields: bool) -> None:
-        # Also as new where an earlier demo used the same database.
-        unproven: dict[str, Any] = {"phone_number": "", "phone_confirmed_at": None}
+        # An earlier demo may have used the same database.
+        unconfirmed: dict[str, Any] = {"phone_number": "", "phone_confirmed_at": None}
         user, _ = User.objects.update_or_create(
-            username=username, defaults=unproven | fields
+            username=username, defaults=unconfirmed | fields
         )
         user.set_password(password)
         user.save()

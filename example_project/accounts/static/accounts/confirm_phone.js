@@ -1,6 +1,6 @@
 "use strict";
 
-// The whole talk with the API: start, ask until the code is sent, confirm.
+// Calls the API: start, poll until the code is sent, confirm.
 
 const page = document.querySelector("#confirm-phone");
 const texts = JSON.parse(document.querySelector("#texts").textContent);
@@ -10,14 +10,15 @@ const codeForm = document.querySelector("#code-form");
 const code = document.querySelector("#code");
 const resend = document.querySelector("#resend");
 const change = document.querySelector("#change");
-const news = document.querySelector("#status");
-const error = document.querySelector("#error");
+const statusElement = document.querySelector("#status");
+const errorElement = document.querySelector("#error");
 
-// Where the verification is. A phone may drop this page while its owner reads the SMS,
-// so this is kept until the tab is closed.
-let address = sessionStorage.getItem("verification");
-// Whether only a new code can help, and when one may be asked for, by this clock.
+// A phone may unload this page while its owner reads the SMS, so sessionStorage keeps
+// the verification's URL until the tab is closed.
+let verificationUrl = sessionStorage.getItem("verification");
+// Whether the user needs a new code.
 let spent = false;
+// When the user may ask for a new code, by this browser's clock.
 let resendAt = 0;
 let busy = false;
 
@@ -25,7 +26,7 @@ let busy = false;
 
 async function call(method, url, body) {
   try {
-    const answer = await fetch(url, {
+    const response = await fetch(url, {
       method,
       body: body && JSON.stringify(body),
       headers: {
@@ -35,74 +36,74 @@ async function call(method, url, body) {
       },
       signal: AbortSignal.timeout(20000),
     });
-    return { status: answer.status, headers: answer.headers, data: await answer.json() };
+    return { status: response.status, headers: response.headers, data: await response.json() };
   } catch {
     return { status: 0, data: { detail: texts.offline } };
   }
 }
 
 function cookie(name) {
-  const found = document.cookie.match(`(?:^|; )${name}=([^;]*)`);
-  return found ? decodeURIComponent(found[1]) : "";
+  const match = document.cookie.match(`(?:^|; )${name}=([^;]*)`);
+  return match ? decodeURIComponent(match[1]) : "";
 }
 
 async function start() {
-  const answer = await call("POST", page.dataset.startUrl, { phone_number: number.value });
-  if (answer.status === 202) {
-    remember(answer.headers.get("Location"));
+  const response = await call("POST", page.dataset.startUrl, { phone_number: number.value });
+  if (response.status === 202) {
+    remember(response.headers.get("Location"));
     code.value = "";
-    follow(answer);
+    poll(response);
   } else {
-    // An earlier code stays good when a new one is refused.
-    if (answer.data.retry_after) resendAt = Date.now() + answer.data.retry_after * 1000;
-    showRefusal(answer, codeForm.hidden ? number : code);
+    // When a new code is refused, the user can still enter an earlier one.
+    if (response.data.retry_after) resendAt = Date.now() + response.data.retry_after * 1000;
+    showRefusal(response, codeForm.hidden ? number : code);
   }
 }
 
-// Ask until the code is sent, or is known not to be, or another one was started.
-async function follow(answer) {
-  const followed = address;
-  for (let pause = 400; address === followed; pause = Math.min(pause * 1.2, 3000)) {
-    if (answer.status === 404) return reset();
-    if (answer.data.status) show(answer);
-    else showRefusal(answer);
-    if (answer.data.status && !isOnItsWay(answer.data)) return;
+// Poll until the code is sent, or has failed, or another verification has started.
+async function poll(response) {
+  const polledUrl = verificationUrl;
+  for (let pause = 400; verificationUrl === polledUrl; pause = Math.min(pause * 1.2, 3000)) {
+    if (response.status === 404) return reset();
+    if (response.data.status) show(response);
+    else showRefusal(response);
+    if (response.data.status && !isPending(response.data)) return;
     await new Promise((resolve) => setTimeout(resolve, pause));
-    answer = await call("GET", followed);
+    response = await call("GET", polledUrl);
   }
 }
 
 async function check() {
   showStatus(texts.checking);
-  const checked = address;
-  const answer = await call("POST", `${address}confirm/`, { code: code.value.replace(/\s/g, "") });
-  if (address !== checked) return;
+  const checkedUrl = verificationUrl;
+  const response = await call("POST", `${verificationUrl}confirm/`, { code: code.value.replace(/\s/g, "") });
+  if (verificationUrl !== checkedUrl) return;
   showStatus("");
-  if (answer.status === 200) {
-    show(answer);
-    if (!answer.data.is_verified && !spent) {
-      showError(texts.wrong.replace("{left}", answer.data.checks_left), code);
+  if (response.status === 200) {
+    show(response);
+    if (!response.data.is_verified && !spent) {
+      showError(texts.wrong.replace("{left}", response.data.checks_left), code);
     }
-  } else if (answer.status === 410) {
-    follow(await call("GET", address));
+  } else if (response.status === 410) {
+    poll(await call("GET", verificationUrl));
   } else {
-    showRefusal(answer, code);
+    showRefusal(response, code);
   }
 }
 
-// --- What is known ---
+// --- State ---
 
-function isOnItsWay(verification) {
+function isPending(verification) {
   return ["queued", "sending"].includes(verification.status);
 }
 
-function remember(newAddress) {
-  address = newAddress;
-  sessionStorage.setItem("verification", address);
+function remember(url) {
+  verificationUrl = url;
+  sessionStorage.setItem("verification", verificationUrl);
 }
 
 function forget() {
-  address = null;
+  verificationUrl = null;
   sessionStorage.removeItem("verification");
   spent = false;
 }
@@ -114,10 +115,10 @@ function reset() {
   showForm(numberForm, number);
 }
 
-// --- What is seen and heard ---
+// --- Display ---
 
 function show({ data, headers }) {
-  // The server's clock and this one may differ.
+  // The server's clock and the browser's clock may differ.
   const now = Date.parse(headers.get("Date")) || Date.now();
   resendAt = Date.now() + Date.parse(data.resend_at) - now;
   spent = data.code_spent;
@@ -129,12 +130,12 @@ function show({ data, headers }) {
   } else if (data.status === "failed") {
     reset();
     showError(texts[data.failure], data.failure === "number_refused" && number);
-  } else if (isOnItsWay(data)) {
+  } else if (isPending(data)) {
     showStatus(texts.sending.replace("{number}", data.phone_number));
   } else {
     showForm(codeForm, code);
     showStatus(spent ? "" : texts.enter.replace("{number}", data.phone_number));
-    if (spent) showError(texts[data.status] || texts.spent, error);
+    if (spent) showError(texts[data.status] || texts.spent, errorElement);
   }
 }
 
@@ -147,18 +148,18 @@ function showForm(form, input) {
 }
 
 function showStatus(text) {
-  news.textContent = text;
+  statusElement.textContent = text;
 }
 
-// The place to go on from gets the focus, an input also the mark of an error.
+// Moves the focus to the place that needs attention, and marks it if it is an input.
 function showError(text, place) {
-  // Said once, however often it is found.
-  if (error.textContent !== text) error.textContent = text;
+  // Setting the same text again would make a screen reader repeat it.
+  if (errorElement.textContent !== text) errorElement.textContent = text;
   for (const input of [number, code]) input.setAttribute("aria-invalid", input === place);
   if (place) place.focus();
 }
 
-// The API says in words what is wrong: with a field, or in all.
+// The API explains a refusal as `detail` or as messages for a field.
 function showRefusal({ status, data }, input) {
   const text = data.detail || Object.values(data).flat()[0];
   const wait = data.retry_after ? texts.wait.replace("{seconds}", data.retry_after) : "";
@@ -166,7 +167,7 @@ function showRefusal({ status, data }, input) {
   if (input) input.focus();
 }
 
-// The countdown stands on the button: a screen reader is not interrupted each second.
+// The countdown is on the button, so that it does not interrupt a screen reader.
 function refresh() {
   const seconds = Math.max(0, Math.ceil((resendAt - Date.now()) / 1000));
   resend.textContent = seconds ? texts.resend_in.replace("{seconds}", seconds) : texts.resend;
@@ -198,10 +199,15 @@ codeForm.addEventListener("submit", (event) => {
   if (!spent) run(check);
 });
 resend.addEventListener("click", () => {
-  // Not known where the page was loaded anew since.
+  // The number is empty if the page was reloaded after the start.
   if (number.value) run(start);
   else reset();
 });
 change.addEventListener("click", reset);
 setInterval(refresh, 250);
-if (address) call("GET", address).then((found) => (found.data.code_spent ? reset() : follow(found)));
+if (verificationUrl) {
+  call("GET", verificationUrl).then((response) => {
+    if (response.data.code_spent) reset();
+    else poll(response);
+  });
+}
