@@ -37,7 +37,7 @@ def start_with_key(user):
 
 
 def post_with_key(client, key=KEY, number=NUMBER, url=START_URL):
-    return post_start(client, number, url, HTTP_IDEMPOTENCY_KEY=key)
+    return post_start(client, url, number, HTTP_IDEMPOTENCY_KEY=key)
 
 
 def status_and_code(response):

@@ -46,7 +46,7 @@ def network_of(remote="9.9.9.9", forwarded=None):
 
 
 def post_start_from(api, remote, forwarded=None, number=NUMBER):
-    return post_start(api, number, **address_headers(remote, forwarded))
+    return post_start(api, number=number, **address_headers(remote, forwarded))
 
 
 # REMOTE_ADDR

@@ -1,4 +1,4 @@
-"""A host project's own views, handler and URLs, for test_api."""
+"""A host project with its own views, exception handlers and URLs."""
 
 from django.db import connection
 from django.http import JsonResponse
@@ -11,7 +11,7 @@ from rest_framework.views import exception_handler
 from django_idenfy_phone.api.views import ConfirmView, StartView, StatusView
 
 
-class Busy(BaseThrottle):
+class RefuseAll(BaseThrottle):
     def allow_request(self, request, view):
         return False
 
@@ -19,55 +19,55 @@ class Busy(BaseThrottle):
         return 7.2
 
 
-class OnlyOna(BasePermission):
+class IsOna(BasePermission):
     def has_permission(self, request, view):
         return request.user.get_username() == "ona"
 
 
-class BusyView(StartView):
-    throttle_classes = (Busy,)
+class ThrottledStartView(StartView):
+    throttle_classes = (RefuseAll,)
 
 
-class OnasView(StartView):
-    permission_classes = (OnlyOna,)
+class RestrictedStartView(StartView):
+    permission_classes = (IsOna,)
 
 
-class PasswordView(StatusView):
+class BasicAuthStatusView(StatusView):
     authentication_classes = (BasicAuthentication,)
 
 
-class SlowConfirmView(ConfirmView):
-    """A subclass that says nothing about transactions."""
+class PlainConfirmView(ConfirmView):
+    """A subclass that does not mention transactions."""
 
 
 def is_atomic(request):
-    """What ATOMIC_REQUESTS does to a view that is not ours."""
+    """Tell whether ATOMIC_REQUESTS wraps a view of the host."""
     return JsonResponse({"is_atomic": connection.in_atomic_block})
 
 
 def by_cdn(request):
-    """A host's CLIENT_NETWORK."""
+    """A value for IDENFY_PHONE_CLIENT_NETWORK."""
     return request.headers.get("CF-Connecting-IP", "")
 
 
-def enveloped(exc, context):
-    """A host's EXCEPTION_HANDLER with an envelope of its own."""
+def replace_body(exc, context):
+    """An exception handler with its own error format."""
     response = exception_handler(exc, context)
     if response is not None:
         response.data = {"error": {"code": exc.get_codes(), "status": 1}}
     return response
 
 
-def annotated(exc, context):
-    """... and one that adds a key to DRF's own envelope."""
+def add_status(exc, context):
+    """An exception handler that adds a key to the body of DRF."""
     response = exception_handler(exc, context)
     if response is not None:
         response.data["status"] = response.status_code
     return response
 
 
-def dated(exc, context):
-    """... and one that gives Retry-After as a date, which HTTP allows."""
+def retry_after_date(exc, context):
+    """An exception handler that sets Retry-After to a date, which HTTP allows."""
     response = exception_handler(exc, context)
     if response is not None:
         response["Retry-After"] = "Fri, 31 Dec 2049 23:59:59 GMT"
@@ -76,10 +76,10 @@ def dated(exc, context):
 
 urlpatterns = [
     path("signup/", StartView.as_view(purpose="signup")),
-    path("busy/", BusyView.as_view()),
-    path("ona/", OnasView.as_view()),
-    path("atomic/", is_atomic),
-    path("password/<str:verification_id>/", PasswordView.as_view()),
-    path("own/<str:verification_id>/confirm/", SlowConfirmView.as_view()),
+    path("throttled/", ThrottledStartView.as_view()),
+    path("restricted/", RestrictedStartView.as_view()),
+    path("is-atomic/", is_atomic),
+    path("basic-auth/<str:verification_id>/", BasicAuthStatusView.as_view()),
+    path("subclass/<str:verification_id>/confirm/", PlainConfirmView.as_view()),
     path("phones/", include("django_idenfy_phone.urls", namespace="phones")),
 ]

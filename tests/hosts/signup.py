@@ -1,4 +1,4 @@
-"""A host project that signs people up with a proven number, for test_signup."""
+"""A host project whose sign-up requires a verified number."""
 
 from django import forms
 from django.contrib.auth import get_user_model
@@ -20,13 +20,13 @@ PURPOSE = "signup"
 
 
 def captcha(request, phone_number):
-    """A guard in the shape of a captcha library's."""
+    """A start guard, as a captcha library would write it."""
     if request.data.get("captcha") != "solved":
         raise PermissionDenied("Please solve the captcha.", code="captcha_failed")
 
 
 def sign_up(username, proof):
-    """Save the user and spend the proof, or neither."""
+    """Save the user and redeem the proof in one transaction."""
     with transaction.atomic():
         user = get_user_model().objects.create_user(username)
         services.redeem_verification(proof, user=user, purpose=PURPOSE)

@@ -1,4 +1,4 @@
-"""A host that routes our views by hand, without our urls, for test_api."""
+"""A host project that routes a view itself and does not include our URLs."""
 
 from django.urls import path
 

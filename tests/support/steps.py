@@ -3,9 +3,10 @@
 import json
 import logging
 import re
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import pytest
+from rest_framework.test import APIClient
 
 from django_idenfy_phone import services
 from django_idenfy_phone.exceptions import CooldownActive, LimitReached
@@ -41,10 +42,6 @@ def logged_levels(caplog):
 UNSENT_FAILURES = ["account", "unreachable", "rate_limited", "too_late"]
 
 
-def post_start(client, number=NUMBER, url=START_URL, **headers):
-    return post_json(client, url, {"phone_number": number}, **headers)
-
-
 def start_and_expire(user, number=NUMBER, **options):
     """Start, and expire the row: a queued one fails when the clock moves on."""
     row = start(user, number, **options)
@@ -72,3 +69,65 @@ def logged_messages(caplog):
     """The level and text of all log records from WARNING on, oldest first."""
     records = [r for r in caplog.records if r.levelno >= logging.WARNING]
     return [(r.levelname, r.getMessage()) for r in records]
+
+
+# NUMBER, as the API and the admin show it.
+MASKED_NUMBER = "+370******67"
+
+NO_CACHE = "max-age=0, no-cache, no-store, must-revalidate, private"
+
+
+def client_of(user):
+    """A client logged in as ``user``; None is an anonymous visitor."""
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+def detail_url(row):
+    return f"/phone/{row.pk}/"
+
+
+def confirm_url(row):
+    return f"/phone/{row.pk}/confirm/"
+
+
+def post_start(client, url=START_URL, number=NUMBER, **headers):
+    return post_json(client, url, {"phone_number": number}, **headers)
+
+
+def post_code(client, row, code="1234"):
+    return post_json(client, confirm_url(row), {"code": code})
+
+
+def status_and_body(response):
+    return response.status_code, response.json()
+
+
+def response_without_time(response):
+    """Status, headers and raw body, without the one header that holds the time."""
+    headers = {k: v for k, v in response.headers.items() if k != "Expires"}
+    return response.status_code, headers, response.content
+
+
+def utc_text(moment):
+    """A time as the API writes it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if moment else None
+
+
+def verification_body(row, **changes):
+    """The whole JSON of a verification; ``changes`` replace its default values."""
+    row.refresh_from_db()
+    return {
+        "id": str(row.pk),
+        "status": row.status,
+        "is_verified": False,
+        "phone_number": MASKED_NUMBER,
+        "purpose": "",
+        "checks_left": 0,
+        "code_spent": False,
+        "created_at": utc_text(row.created_at),
+        "expires_at": utc_text(row.expires_at),
+        "resend_at": utc_text(row.created_at + timedelta(seconds=60)),
+        "failure": None,
+    } | changes

@@ -1,4 +1,4 @@
-"""A small host project. DATABASE_URL and CELERY_BROKER_URL point it elsewhere."""
+"""A small host project; DATABASE_URL and CELERY_BROKER_URL choose its servers."""
 
 import os
 import tempfile
@@ -50,7 +50,7 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
-    # Threads and processes share a file; they would not share memory.
+    # A file: threads and processes cannot share a database in memory.
     "NAME": Path(tempfile.gettempdir()) / "idenfy-phone-none.sqlite3",
     "TEST": {"NAME": Path(tempfile.mkdtemp()) / "test.sqlite3"},
     "OPTIONS": {
