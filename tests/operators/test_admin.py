@@ -1,38 +1,170 @@
+"""The admin shows rows and warnings, changes nothing and hides each number."""
+
+import uuid
 from datetime import timedelta
 
 import pytest
 
+from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.testing import age
+from support.constants import NUMBER
+from support.steps import MASKED_NUMBER
 
 pytestmark = pytest.mark.django_db
-LIST = "/admin/django_idenfy_phone/phoneverification/"
+
+LIST_URL = "/admin/django_idenfy_phone/phoneverification/"
+PAGES = ["", "{}/change/", "{}/history/"]
 
 
 @pytest.fixture
 def warnings(admin_client):
-    return lambda: [str(text) for text in admin_client.get(LIST).context["messages"]]
+    """Return the warnings above the list."""
+
+    def warnings():
+        page = admin_client.get(LIST_URL)
+        return [str(message) for message in page.context["messages"]]
+
+    return warnings
 
 
-def test_all_is_well(make, warnings):
+@pytest.fixture
+def row(make):
+    return make("verified", purpose="signup", provider_code="BAD_VALUE")
+
+
+def test_admin_shows_no_warning_when_all_is_well(make, warnings):
     make("queued", network="8.8.8.8")
     assert warnings() == []
 
 
-def test_a_code_that_waits_too_long_is_told(make, warnings):
+def test_admin_warns_of_a_code_that_waits_too_long(make, warnings):
     age(make("queued", network="8.8.8.8"), timedelta(minutes=2))
     (text,) = warnings()
     assert text.startswith("A code has been waiting to be sent for 2 min.")
 
 
-def test_a_start_without_a_network_is_told(make, warnings):
+def test_admin_warns_of_a_start_without_a_network(make, warnings):
     age(make("sent", network="8.8.8.8"), timedelta(minutes=1))
     make("sent")
     (text,) = warnings()
     assert text.startswith("The newest start has no client network")
 
 
-def test_why_a_send_failed_is_shown(make, admin_client):
+def test_admin_shows_why_a_send_failed(make, admin_client):
     row = make("failed", failure="number_refused", provider_code="BAD_VALUE")
-    page = admin_client.get(f"{LIST}{row.pk}/change/").content.decode()
+    page = admin_client.get(f"{LIST_URL}{row.pk}/change/").content.decode()
     assert "number refused by iDenfy" in page
     assert "BAD_VALUE" in page
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_admin_pages_show_neither_number_nor_request_id(admin_client, row, page):
+    response = admin_client.get(LIST_URL + page.format(row.pk))
+    text = response.content.decode()
+    assert response.status_code == 200
+    assert NUMBER[4:] not in text.replace(" ", "").replace("-", "")
+    assert row.request_id not in text
+
+
+@pytest.mark.parametrize("page", PAGES[:2])
+def test_admin_pages_show_the_masked_number(admin_client, row, page):
+    response = admin_client.get(LIST_URL + page.format(row.pk))
+    assert MASKED_NUMBER in response.content.decode()
+
+
+def test_admin_offers_no_add_change_or_delete(admin_client, row):
+    pages = [admin_client.get(LIST_URL + page.format(row.pk)) for page in PAGES]
+    text = "".join(page.content.decode() for page in pages)
+    offers = [f"{LIST_URL}add/", "/delete/", "_save", "_continue", "delete_selected"]
+    assert [offer for offer in offers if offer in text] == []
+
+
+@pytest.mark.parametrize("page", ["add/", "{}/delete/"])
+def test_admin_refuses_to_add_or_delete(admin_client, row, page):
+    url = LIST_URL + page.format(row.pk)
+    responses = [admin_client.get(url), admin_client.post(url, {"post": "yes"})]
+    assert [each.status_code for each in responses] == [403, 403]
+    assert PhoneVerification.objects.get() == row
+
+
+def test_admin_refuses_to_change(admin_client, make):
+    row = make()
+    body = {"status": "verified", "is_verified": "on", "_save": "Save"}
+    refused = admin_client.post(f"{LIST_URL}{row.pk}/change/", body)
+    row.refresh_from_db()
+    assert (refused.status_code, row.status, row.is_verified) == (403, "sent", False)
+
+
+def test_admin_deletes_no_selected_rows(admin_client, row):
+    body = {
+        "action": "delete_selected",
+        "_selected_action": str(row.pk),
+        "post": "yes",
+    }
+    admin_client.post(LIST_URL, body)
+    assert PhoneVerification.objects.get() == row
+
+
+def test_admin_requires_the_view_permission(client, django_user_model, row):
+    client.force_login(django_user_model.objects.create_user("eva", is_staff=True))
+    pages = [client.get(LIST_URL), client.get(f"{LIST_URL}{row.pk}/change/")]
+    assert [page.status_code for page in pages] == [403, 403]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "q=%00",
+        "q=61234567",
+        "q=" + "%20" * 2_000,
+        "p=999999999",
+        "p=-1",
+        "p=x",
+        "o=99.-99.x",
+        "all=1",
+        "e=1",
+        "_popup=1",
+        "_facets=x",
+        "status__exact=sent",
+        "status__exact=nonsense",
+        "status=verified&failure=unknown",
+    ],
+)
+def test_admin_list_accepts_any_query(admin_client, row, query):
+    assert admin_client.get(f"{LIST_URL}?{query}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "nonsense=1",
+        "status__exact=%00",
+        "failure__exact=%00",
+        "status__in=sent,%00",
+        "status__regex=(",
+        "status__nonsense=1",
+        "id=x",
+        "user=99999999999999999999",
+        "user__password__startswith=a",
+        "created_at__gte=x",
+        "phone_number=%00",
+        "phone_number__regex=(",
+        "phone_number__startswith=%2B3706",
+        "request_id__startswith=a",
+        "__=1",
+        "=1",
+    ],
+)
+def test_admin_list_allows_only_list_filter_lookups(admin_client, row, query):
+    response = admin_client.get(f"{LIST_URL}?{query}")
+    assert (response.status_code, response["Location"]) == (302, f"{LIST_URL}?e=1")
+
+
+@pytest.mark.parametrize("pk", ["x", "%00", "_3F", str(uuid.UUID(int=7)), "1" * 3_000])
+def test_admin_redirects_from_a_missing_row(admin_client, pk):
+    assert admin_client.get(f"{LIST_URL}{pk}/change/").status_code == 302
+
+
+def test_str_and_repr_of_a_row_hide_its_number(row):
+    assert str(row) == f"{row.pk} (verified)"
+    assert NUMBER[4:] not in repr(row)

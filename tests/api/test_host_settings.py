@@ -1,0 +1,153 @@
+"""Settings, URLs and view subclasses of a host work with our views."""
+
+import uuid
+
+import pytest
+from django.db import connections
+
+from django_idenfy_phone.models import PhoneVerification
+from support.steps import client_of, post_code, post_json, post_start, status_and_body
+from support.wire import answer
+
+pytestmark = pytest.mark.django_db
+
+
+# Exception handlers
+
+
+def test_host_may_replace_the_error_body(api, settings):
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": "hosts.custom.replace_body"}
+    missing = api.get(f"/phone/{uuid.uuid4()}/")
+    body = {"error": {"code": "not_found", "status": 1}}
+    assert status_and_body(missing) == (404, body)
+
+
+def test_replaced_error_body_gets_no_retry_after_key(api, make, settings):
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": "hosts.custom.replace_body"}
+    refused = post_code(api, make("queued"))
+    body = {"error": {"code": "not_sent_yet", "status": 1}}
+    assert status_and_body(refused) == (409, body)
+    assert refused["Retry-After"] == "2"
+
+
+def test_error_body_with_a_key_of_the_host_gets_no_code(api, settings):
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": "hosts.custom.add_status"}
+    missing = api.get(f"/phone/{uuid.uuid4()}/")
+    body = {"detail": "There is no such verification.", "status": 404}
+    assert status_and_body(missing) == (404, body)
+
+
+def test_host_may_set_retry_after_to_a_date(api, make, settings):
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": "hosts.custom.retry_after_date"}
+    refused = post_code(api, make("expired"))
+    assert refused.json()["code"] == "expired"
+    assert refused["Retry-After"].endswith("GMT")
+
+
+# URLs and subclasses
+
+
+def test_view_stores_the_purpose_given_to_as_view(api, custom_host, idenfy_sandbox):
+    started = post_start(api, "/signup/")
+    assert (started.status_code, started.json()["purpose"]) == (202, "signup")
+    assert PhoneVerification.objects.get().purpose == "signup"
+
+
+def test_location_uses_the_namespace_of_the_host(api, custom_host, idenfy_sandbox):
+    started = post_start(api, "/signup/")
+    assert started["Location"] == f"/phones/{started.json()['id']}/"
+    assert api.get(started["Location"]).json() == started.json()
+
+
+def test_host_without_our_urls_gets_no_location(api, settings, idenfy_sandbox):
+    settings.ROOT_URLCONF = "hosts.without_urls"
+    started = post_start(api, "/start/")
+    assert started.status_code == 202
+    assert "Location" not in started
+
+
+def test_permission_class_of_a_subclass_admits_its_user(
+    api, custom_host, idenfy_sandbox
+):
+    assert post_start(api, "/restricted/").status_code == 202
+
+
+def test_permission_class_of_a_subclass_refuses_other_users(
+    custom_host, idenfy_sandbox, other_user
+):
+    refused = post_start(client_of(other_user), "/restricted/")
+    text = "You do not have permission to perform this action."
+    body = {"detail": text, "code": "permission_denied"}
+    assert status_and_body(refused) == (403, body)
+    assert not PhoneVerification.objects.exists()
+
+
+def test_throttled_start_stores_nothing(api, custom_host, idenfy_sandbox):
+    assert post_start(api, "/throttled/").status_code == 429
+    assert not PhoneVerification.objects.exists()
+
+
+# ATOMIC_REQUESTS
+
+
+@pytest.fixture(
+    params=["/phone/{}/confirm/", "/subclass/{}/confirm/"], ids=["ours", "subclass"]
+)
+def url_of(request, settings):
+    """The URL that confirms a row: by our view, then by a subclass."""
+    if not request.param.startswith("/phone/"):
+        settings.ROOT_URLCONF = "hosts.custom"
+    return lambda row: request.param.format(row.pk)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_atomic_requests_wrap_a_view_of_the_host(client, custom_host, atomic_requests):
+    assert client.get("/is-atomic/").json() == {"is_atomic": True}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_wrong_code_stays_counted_with_atomic_requests(
+    api, make, every_code_is_wrong, atomic_requests, url_of
+):
+    row = make()
+    assert post_json(api, url_of(row), {"code": "1234"}).status_code == 200
+    row.refresh_from_db()
+    assert (row.checks, row.checks_wrong) == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_lost_check_stays_counted_with_atomic_requests(
+    api, make, wire, atomic_requests, url_of
+):
+    wire.will(answer(500))
+    row = make()
+    assert post_json(api, url_of(row), {"code": "1234"}).status_code == 503
+    row.refresh_from_db()
+    assert (row.checks, row.checks_wrong) == (1, 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_guesses_are_limited_with_atomic_requests(
+    api, make, every_code_is_wrong, atomic_requests, url_of
+):
+    url = url_of(make())
+    guesses = [post_json(api, url, {"code": "1234"}) for _ in range(5)]
+    statuses = [guess.status_code for guess in guesses]
+    assert statuses == [200, 200, 200, 410, 410]
+    assert len(every_code_is_wrong.requests) == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sms_is_sent_after_the_commit_with_atomic_requests(
+    api, custom_host, wire, atomic_requests, eager
+):
+    committed = []
+
+    def read_status(sock):
+        committed.append(PhoneVerification.objects.get().status)
+        connections.close_all()
+        answer(500)(sock)
+
+    wire.will(read_status)
+    assert post_start(api, "/signup/").status_code == 202
+    assert committed == ["sending"]
