@@ -21,7 +21,8 @@ QUERYSET = "PhoneVerificationQuerySet"
 TESTS = (
     ["domain/test_transitions.py"],
     [
-        "api/test_signup.py",
+        "api/test_verified_phone_field.py",
+        "api/test_redeem.py",
         "domain/test_delivery.py",
         "domain/test_gate.py",
         "domain/test_confirm.py",

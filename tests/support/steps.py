@@ -80,7 +80,8 @@ NO_CACHE = "max-age=0, no-cache, no-store, must-revalidate, private"
 def client_of(user):
     """A client logged in as ``user``; None is an anonymous visitor."""
     client = APIClient()
-    client.force_authenticate(user)
+    if user is not None:
+        client.force_authenticate(user)
     return client
 
 
