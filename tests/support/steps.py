@@ -132,3 +132,18 @@ def verification_body(row, **changes):
         "resend_at": utc_text(row.created_at + timedelta(seconds=60)),
         "failure": None,
     } | changes
+
+
+def sends_checks_and_rows(sandbox):
+    """Count the SMS and the checks that iDenfy got, and list the stored rows."""
+    rows = PhoneVerification.objects.values_list("status", "checks")
+    return sandbox.state.sends, sandbox.state.checks, list(rows)
+
+
+# As sends_checks_and_rows returns it.
+NOTHING_STORED = (0, 0, [])
+
+
+def named_cases(cases):
+    """Arguments of parametrize for a dict of values, with its keys as ids."""
+    return {"argvalues": list(cases.values()), "ids": list(cases)}
