@@ -1,3 +1,5 @@
+"""idenfy_phone_sweep runs once or in a loop, also while the database fails."""
+
 import os
 import signal
 import subprocess
@@ -19,7 +21,7 @@ FAILED = "The sweep failed (OperationalError); it goes on.\n"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_one_run_settles_what_is_late(make):
+def test_one_run_ends_a_row_past_its_deadline(make):
     late = make("queued", send_by=timezone.now() - timedelta(seconds=1))
     call_command("idenfy_phone_sweep")
     late.refresh_from_db()
@@ -27,7 +29,7 @@ def test_one_run_settles_what_is_late(make):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_deliver_sends_without_a_broker(make, idenfy_sandbox):
+def test_deliver_option_sends_without_a_broker(make, idenfy_sandbox):
     row = make("queued")
     call_command("idenfy_phone_sweep", "--deliver")
     row.refresh_from_db()
@@ -35,14 +37,14 @@ def test_deliver_sends_without_a_broker(make, idenfy_sandbox):
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "86401"])
-def test_a_pause_that_is_none_is_refused(seconds):
+def test_invalid_loop_interval_is_refused(seconds):
     with pytest.raises(CommandError, match="above 0"):
         call_command("idenfy_phone_sweep", f"--loop={seconds}")
 
 
 @pytest.fixture
 def loop(tmp_path):
-    """The command as a process, with a database that has no tables."""
+    """The command in a loop, as a process whose database has no tables."""
     package = Path(django_idenfy_phone.__file__).parent
     environment = os.environ | {
         "DATABASE_URL": f"sqlite:///{tmp_path / 'empty.sqlite3'}",
@@ -63,34 +65,33 @@ def loop(tmp_path):
         process.kill()
 
 
-def test_the_loop_outlives_a_failing_run(loop):
+def test_loop_continues_after_a_failed_run(loop):
     assert FAILED in iter(loop.stderr.readline, "")
     assert loop.stderr.readline() == FAILED
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM] * 3)
-def test_the_loop_ends_quickly_when_told(loop, signal_number):
+def test_loop_ends_on_sigint_and_sigterm(loop, signal_number):
     assert FAILED in iter(loop.stderr.readline, "")
     loop.send_signal(signal_number)
     assert loop.wait(timeout=30) == 0
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_loop_that_delivers_ends_after_the_row_that_it_sends(
-    make, idenfy_sandbox, tmp_path
-):
-    held = [make("queued") for _ in range(3)]
-    own = {n: getattr(settings, n) for n in dir(settings) if n.startswith("IDENFY_")}
-    own["DATABASES"] = {"default": connection.settings_dict}
+def test_loop_finishes_the_current_send_before_it_ends(make, idenfy_sandbox, tmp_path):
+    rows = [make("queued") for _ in range(3)]
+    names = [name for name in dir(settings) if name.startswith("IDENFY_")]
+    host_settings = {name: getattr(settings, name) for name in names}
+    host_settings["DATABASES"] = {"default": connection.settings_dict}
     with subprocess.Popen(
         [sys.executable, *LOOP, "--deliver"],
         cwd=tmp_path,
-        env=brokers.environment(**own),
+        env=brokers.environment(**host_settings),
         stdout=subprocess.DEVNULL,
     ) as loop:
         idenfy_sandbox.on_message = lambda message: loop.terminate()
         assert loop.wait(timeout=30) == 0
-    for row in held:
+    for row in rows:
         row.refresh_from_db()
-    assert sorted(row.status for row in held) == ["queued", "queued", "sent"]
+    assert sorted(row.status for row in rows) == ["queued", "queued", "sent"]
     assert idenfy_sandbox.state.sends == 1
