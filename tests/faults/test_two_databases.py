@@ -1,11 +1,10 @@
-"""Reads go to a replica that lags for ever, writes to another database."""
+"""Verification works where reads go to a replica that never catches up."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.steps import run_module, write_files
 
 SETTINGS = """
 from hosts.project.settings import *
@@ -29,74 +28,61 @@ class Router:
         return True
 """
 TEST = """
-import threading
-from concurrent.futures import ThreadPoolExecutor
 import pytest
-from django.db import connections, transaction
+from django.db import transaction
 from rest_framework.test import APIClient
 from django_idenfy_phone import maintenance, services, tasks
 from django_idenfy_phone.exceptions import CooldownActive, InsideTransaction
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.signals import phone_verified
+from support.constants import NUMBER
+from support.steps import START_URL, post_json, start
 
 pytestmark = pytest.mark.django_db(
     transaction=True, databases=["default", "phones", "replica"]
 )
 
-def start():
-    return services.start_verification("+37060012345", user=None)
-
-@pytest.fixture
-def eager():
-    tasks.send_code.app.conf.task_always_eager = True
-    yield
-    tasks.send_code.app.conf.task_always_eager = False
-
-def test_the_sms_leaves_after_the_commit_there(idenfy_sandbox, eager):
+def test_sms_is_sent_after_commit_on_write_database(idenfy_sandbox, eager):
     with transaction.atomic(using="phones"):
-        start()
+        start(None)
         assert idenfy_sandbox.state.sends == 0
     assert idenfy_sandbox.state.sends == 1
 
-def test_only_a_transaction_there_forbids_a_check(idenfy_sandbox, eager):
-    row = start()
-    code = idenfy_sandbox.code_for("+37060012345")
+def test_confirm_refuses_only_transaction_on_write_database(idenfy_sandbox, eager):
+    row = start(None)
+    code = idenfy_sandbox.code_for(NUMBER)
     with transaction.atomic(using="phones"), pytest.raises(InsideTransaction):
         services.confirm_verification(row.pk, code)
     with transaction.atomic(using="default"):
         assert services.confirm_verification(row.pk, code).is_verified
 
-def test_10_starts_are_one_sms_there(idenfy_sandbox):
-    both = threading.Barrier(10)
+def test_10_starts_at_once_queue_one_sms(idenfy_sandbox, at_once):
     def attempt(_):
-        both.wait()
         try:
-            return start().status
+            return start(None).status
         except CooldownActive:
             return "cooldown"
-        finally:
-            connections.close_all()
-    with ThreadPoolExecutor(10) as pool:
-        assert sorted(pool.map(attempt, range(10))) == ["cooldown"] * 9 + ["queued"]
 
-def test_the_write_database_judges(idenfy_sandbox):
-    heard = []
+    assert sorted(at_once(attempt, range(10))) == ["cooldown"] * 9 + ["queued"]
+
+def test_only_write_database_is_used(idenfy_sandbox):
+    received = []
     def receiver(verification, **kwargs):
-        heard.append(verification.pk)
+        received.append(verification.pk)
 
     phone_verified.connect(receiver)
-    api, body = APIClient(), {"phone_number": "+37060012345"}
-    started = api.post("/phone/start/", body, format="json")
+    api, body = APIClient(), {"phone_number": NUMBER}
+    started = post_json(api, START_URL, body)
     assert started.status_code == 202
-    assert api.post("/phone/start/", body, format="json").json()["code"] == "cooldown"
-    code = idenfy_sandbox.code_for("+37060012345")
+    assert post_json(api, START_URL, body).json()["code"] == "cooldown"
+    code = idenfy_sandbox.code_for(NUMBER)
     assert api.get(started["Location"]).json()["status"] == "sent"
     url = started["Location"] + "confirm/"
-    confirmed = api.post(url, {"code": code}, format="json")
+    confirmed = post_json(api, url, {"code": code})
     assert confirmed.json()["is_verified"] is True
     maintenance.sweep(tasks.hint)
     row = PhoneVerification.objects.using("phones").get()
-    assert heard == [row.pk]
+    assert received == [row.pk]
     assert services.get_proof(row.pk, user=None) == row
     for alias in ("default", "replica"):
         assert not PhoneVerification.objects.using(alias).exists()
@@ -106,29 +92,21 @@ def test_the_write_database_judges(idenfy_sandbox):
 
 @pytest.fixture
 def project(tmp_path):
-    for name, text in {
+    conftest = Path(__file__).parents[1] / "conftest.py"
+    files = {
         "routed.py": SETTINGS,
         "routing.py": ROUTER,
         "test_routed.py": TEST,
-        "conftest.py": 'pytest_plugins = ["django_idenfy_phone.testing"]',
-    }.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
+        "conftest.py": conftest.read_text(encoding="utf-8"),
+    }
+    write_files(tmp_path, files)
     return tmp_path
 
 
-def test_a_router_that_splits_reads_and_writes_is_obeyed(project):
-    path = [str(project), str(Path(__file__).parents[1]), *filter(None, sys.path)]
-    environment = os.environ | {
-        "DJANGO_SETTINGS_MODULE": "routed",
-        "PYTHONPATH": os.pathsep.join(path),
-    }
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
+def test_router_that_splits_reads_and_writes_is_respected(project):
+    result = run_module(
+        project,
+        *("pytest", "-q", "-p", "no:cacheprovider"),
+        DJANGO_SETTINGS_MODULE="routed",
     )
     assert "4 passed" in result.stdout, result.stdout

@@ -1,10 +1,7 @@
-"""Every snippet of README.rst is run, in a project that is made of them."""
+"""The snippets, commands and tables of README.rst are right."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,11 +14,12 @@ from django_idenfy_phone import checks
 from django_idenfy_phone.api.errors import STATUS
 from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, PREFIX, Settings
 from django_idenfy_phone.testing import age
+from support.steps import run_module, write_files
 
 README = (Path(__file__).parents[2] / "README.rst").read_text(encoding="utf-8")
 
-# What a host project has before it reads our README, and what it adds around.
-AROUND = {
+# A host project before it follows the README; the snippets are appended to its files.
+HOST_FILES = {
     "settings.py": """
 SECRET_KEY = "only-for-tests"
 ALLOWED_HOSTS = ["*"]
@@ -54,7 +52,7 @@ class User(AbstractUser):
 """,
     "signup/__init__.py": "",
     "project/__init__.py": "",
-    # As the real library's: submit(recaptcha_response, private_key, remoteip).
+    # The real library has the same signature.
     "django_recaptcha/__init__.py": "",
     "django_recaptcha/client.py": """
 from types import SimpleNamespace
@@ -63,7 +61,8 @@ def submit(recaptcha_response, private_key, remoteip):
     return SimpleNamespace(is_valid=recaptcha_response == "right")
 """,
 }
-AFTER = {
+# Appended after the snippets.
+COMPLETION = {
     "settings.py": """
 from celery import Celery
 Celery("project", broker="memory://").set_default()
@@ -83,11 +82,11 @@ NUMBER = "+37060012345"
 START, CONFIRM = json.loads(os.environ["ANSWERS"])
 pytestmark = pytest.mark.django_db
 
-def looks_like(answer, shown):
-    varies = {"id", "created_at", "expires_at", "resend_at"}
+def assert_matches(answer, shown):
+    varying = {"id", "created_at", "expires_at", "resend_at"}
     assert list(answer) == list(shown)
     for name, value in shown.items():
-        if name in varies:
+        if name in varying:
             assert type(answer[name]) is type(value), name
         else:
             assert answer[name] == value, name
@@ -101,20 +100,20 @@ def confirm(api, sandbox, started, code=None):
     url = f"/phone/{started.json()['id']}/confirm/"
     return api.post(url, {"code": code}, format="json")
 
-def test_the_two_calls(api, idenfy_sandbox, django_user_model):
+def test_start_and_confirm(api, idenfy_sandbox, django_user_model):
     user = django_user_model.objects.create_user("ona")
     api.force_authenticate(user)
     started = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
     assert (started.status_code, list(started.json())) == (202, list(START))
     assert started["Location"] == f"/phone/{started.json()['id']}/"
-    looks_like(started.json(), START)
+    assert_matches(started.json(), START)
     confirmed = confirm(api, idenfy_sandbox, started)
     assert confirmed.status_code == 200
-    looks_like(confirmed.json(), CONFIRM)
+    assert_matches(confirmed.json(), CONFIRM)
     user.refresh_from_db()
     assert user.phone_number == NUMBER
 
-def test_a_refused_number_is_noted(
+def test_refused_number_is_logged(
     api, idenfy_sandbox, django_user_model, caplog, settings
 ):
     settings.IDENFY_PHONE_REGIONS = ["US"]
@@ -139,7 +138,7 @@ def test_sign_up(api, idenfy_sandbox, django_user_model, settings):
     assert api.post("/signup/", again, format="json").status_code == 400
     assert django_user_model.objects.get().phone_number == NUMBER
 
-def test_the_client_network(api, idenfy_sandbox, django_user_model):
+def test_client_network_is_stored(api, idenfy_sandbox, django_user_model):
     from django_idenfy_phone.models import PhoneVerification
     api.force_authenticate(django_user_model.objects.create_user("ona"))
     body = {"phone_number": NUMBER}
@@ -147,7 +146,7 @@ def test_the_client_network(api, idenfy_sandbox, django_user_model):
     api.post("/phone/start/", body, format="json", **headers)
     assert PhoneVerification.objects.get().network == "8.8.8.8"
 
-def test_the_beat_schedule_names_a_task(settings):
+def test_beat_schedule_names_sweep_task(settings):
     from django_idenfy_phone import tasks
     names = [entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()]
     assert names == [tasks.sweep.name]
@@ -163,16 +162,13 @@ def snippets(language):
 
 @pytest.fixture
 def project(tmp_path):
-    files = dict(AROUND)
+    files = dict(HOST_FILES)
     for snippet in snippets("python"):
         name = snippet.splitlines()[0].removeprefix("# ")
         files[name] = files.get(name, "") + snippet + "\n"
-    for name, text in AFTER.items():
+    for name, text in COMPLETION.items():
         files[name] = files.get(name, "") + text
-    for name, text in files.items():
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    write_files(tmp_path, files)
     return tmp_path
 
 
@@ -183,57 +179,48 @@ def shown_answers():
     ]
 
 
-def run(project, *command):
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "settings",
-        "PYTHONPATH": os.pathsep.join([str(project), *filter(None, sys.path)]),
-        "ANSWERS": json.dumps(shown_answers()),
-    }
-    return subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=project,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
+def test_project_made_of_snippets_works(project):
+    result = run_module(
+        project,
+        *("pytest", "-q", "-p", "no:cacheprovider"),
+        DJANGO_SETTINGS_MODULE="settings",
+        ANSWERS=json.dumps(shown_answers()),
     )
-
-
-def test_the_snippets_make_a_project_that_works(project):
-    result = run(project, "pytest", "-q", "-p", "no:cacheprovider")
     assert result.returncode == 0, result.stdout
     assert "6 passed" in result.stdout
 
 
-def test_the_snippets_pass_the_system_checks(project):
-    result = run(project, "django", "check", "--fail-level", "WARNING")
+def test_snippets_pass_system_checks(project):
+    result = run_module(
+        project,
+        *("django", "check", "--fail-level", "WARNING"),
+        DJANGO_SETTINGS_MODULE="settings",
+    )
     assert "W001" in result.stderr
     assert result.stderr.count("django_idenfy_phone.") == 1
 
 
-def test_the_readme_is_sound():
+def test_readme_is_valid_rst():
     publish_doctree(README, settings_overrides={"halt_level": 2})
 
 
-def test_every_setting_has_its_heading():
+def test_every_setting_has_heading():
     described = set(re.findall(rf"^``{PREFIX}(\w+)``", README, re.MULTILINE))
     described |= set(re.findall(rf", ``{PREFIX}(\w+)``$", README, re.MULTILINE))
     assert described == {name for name in dir(Settings) if name.isupper()}
 
 
-def test_every_error_code_stands_in_the_table():
+def test_every_error_code_is_in_table():
     missing = [error.code for error in STATUS if f"``{error.code}``" not in README]
     assert missing == []
 
 
-def test_the_default_limits_are_the_ones_in_the_table():
+def test_default_limits_match_table():
     for kind, limits in DEFAULT_SEND_LIMITS.items():
         assert re.search(rf"^``{kind}`` +{', '.join(limits)} ", README, re.MULTILINE)
 
 
-def test_the_commands_of_the_readme_exist():
+def test_readme_names_exactly_our_commands():
     named = set(re.findall(r"manage\.py\s+(idenfy_phone_\w+)", README))
     folder = Path(checks.__file__).parent / "management" / "commands"
     assert named == {path.stem for path in folder.glob("idenfy_phone_*.py")}
@@ -242,11 +229,11 @@ def test_the_commands_of_the_readme_exist():
 def shown_commands():
     lines = "\n".join(snippets("console")).splitlines()
     commands = [line.partition("  #")[0].split("manage.py ")[-1] for line in lines]
-    return [each.split() for each in commands if each.startswith("idenfy_phone_")]
+    return [line.split() for line in commands if line.startswith("idenfy_phone_")]
 
 
 @pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
-def test_each_shown_command_takes_its_options(words):
+def test_shown_command_accepts_its_options(words):
     name, *options = words
     command = load_command_class("django_idenfy_phone", name)
     command.create_parser("manage.py", name).parse_args(options)
@@ -254,7 +241,7 @@ def test_each_shown_command_takes_its_options(words):
 
 @pytest.mark.django_db
 @pytest.mark.usefixtures("wire")
-def test_the_shown_status_is_what_is_printed(make, clock, capsys):
+def test_shown_status_matches_output(make, clock, capsys):
     for _ in range(2):
         age(make("queued"), timedelta(seconds=95))
     make("verified", announced_at=timezone.now())

@@ -2,7 +2,10 @@
 
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 from datetime import UTC, timedelta
 
 import pytest
@@ -147,3 +150,25 @@ NOTHING_STORED = (0, 0, [])
 def named_cases(cases):
     """Arguments of parametrize for a dict of values, with its keys as ids."""
     return {"argvalues": list(cases.values()), "ids": list(cases)}
+
+
+def write_files(folder, files):
+    """Write a small project: ``files`` maps each relative path to its text."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def run_module(folder, *command, **environment):
+    """Run ``python -m`` in a project folder, which comes first on its path."""
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
