@@ -1,4 +1,4 @@
-"""10,000 rows that waited for the broker or iDenfy to come back, on moved time."""
+"""A backlog of up to 10,000 rows drains within all rates after an outage."""
 
 import heapq
 import operator
@@ -18,7 +18,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Idenfy:
-    """Notes when a request came; refuses all until ``opens_at``."""
+    """Records the time of each request; refuses all before ``opens_at``."""
 
     def __init__(self, clock):
         self.clock, self.opens_at = clock, clock.now
@@ -27,11 +27,11 @@ class Idenfy:
     def __call__(self, sock):
         if self.clock.now < self.opens_at:
             self.refused.append(self.clock.now)
-            act = w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7")
+            respond = w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7")
         else:
             self.sent.append(self.clock.now)
-            act = w.answer(200, {"request_id": uuid.uuid4().hex})
-        return act(sock)
+            respond = w.answer(200, {"request_id": uuid.uuid4().hex})
+        return respond(sock)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def idenfy(wire, clock):
     return idenfy
 
 
-def fill(count, now):
+def queue_rows(count, now):
     rows.bulk_create(
         PhoneVerification(
             phone_number=f"+370612{n:05}",
@@ -54,48 +54,48 @@ def fill(count, now):
 
 
 def drain(clock):
-    """What beat and workers do, until nothing waits any more."""
-    hints, sweep_at = [], clock.now
+    """Sweep and deliver, as beat and workers do, until no row is queued."""
+    messages, sweep_at = [], clock.now
 
-    def hint(pk, due):
-        heapq.heappush(hints, (due, pk))
+    def publish(pk, due):
+        heapq.heappush(messages, (due, pk))
         return True
 
     while rows.filter(status="queued").exists():
-        if not hints or sweep_at <= hints[0][0]:
+        if not messages or sweep_at <= messages[0][0]:
             clock.now = max(clock.now, sweep_at)
             sweep_at += maintenance.SWEEP_INTERVAL
-            maintenance.sweep(lambda pk: hint(pk, clock.now))
+            maintenance.sweep(lambda pk: publish(pk, clock.now))
         else:
-            due, pk = heapq.heappop(hints)
+            due, pk = heapq.heappop(messages)
             clock.now = max(clock.now, due)
             delay = delivery.deliver(pk)
             if delay is not None:
-                hint(pk, clock.now + delay * SECOND)
+                publish(pk, clock.now + delay * SECOND)
 
 
-def test_all_that_can_be_sent_in_time_is_and_the_rest_costs_nothing(idenfy, clock):
-    fill(10_000, clock.now)
+def test_backlog_is_sent_at_full_rate_until_deadline(idenfy, clock):
+    queue_rows(10_000, clock.now)
     drain(clock)
-    # A burst of 20, then one a second; the slot at the very deadline is too late.
+    # A burst of 20, then one a second. A slot exactly at the deadline is too late.
     assert len(idenfy.sent) == rows.filter(status="sent").count() == 20 + 179
     assert rows.filter(failure="too_late").count() == 10_000 - 199
     for count in (20, 60, 150):
-        assert shortest(idenfy.sent, count) > (count - 20) * SECOND
+        assert shortest_span(idenfy.sent, count) > (count - 20) * SECOND
 
 
-def test_a_rate_limit_is_met_by_one_request_at_a_time(idenfy, clock):
-    fill(1_000, clock.now)
+def test_rate_limited_backlog_sends_one_request_at_a_time(idenfy, clock):
+    queue_rows(1_000, clock.now)
     idenfy.opens_at = clock.now + 60 * SECOND
     drain(clock)
-    # Once in the 7 seconds of each Retry-After, then one a second without a burst.
+    # One request per Retry-After of 7 seconds, then one a second without a burst.
     assert len(idenfy.refused) == 9
-    assert shortest(idenfy.refused, 1) >= 7 * SECOND
-    assert shortest(idenfy.sent, 1) >= 0.999 * SECOND
+    assert shortest_span(idenfy.refused, 1) >= 7 * SECOND
+    assert shortest_span(idenfy.sent, 1) >= 0.999 * SECOND
     assert 110 <= len(idenfy.sent) == rows.filter(status="sent").count() <= 120
     assert rows.filter(failure="too_late").count() == 1_000 - len(idenfy.sent)
 
 
-def shortest(moments, count):
-    """The shortest time in which so many requests followed a first one."""
-    return min(map(operator.sub, islice(moments, count, None), moments))
+def shortest_span(times, count):
+    """Return the shortest time between a request and the ``count``-th one after it."""
+    return min(map(operator.sub, islice(times, count, None), times))

@@ -1,4 +1,4 @@
-"""Another TIME_ZONE, USE_TZ off, and the nights when the clocks change."""
+"""Verification works in any TIME_ZONE, without USE_TZ and when clocks change."""
 
 from datetime import datetime, timedelta
 
@@ -10,6 +10,7 @@ from django_idenfy_phone import delivery, maintenance, services, tasks
 from django_idenfy_phone.exceptions import CooldownActive
 from support import wire as w
 from support.constants import NUMBER
+from support.steps import START_URL, outcome, post_json, start
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SENT = w.answer(200, {"request_id": "r" * 32})
@@ -19,21 +20,12 @@ FALSE = w.answer(200, {"is_verified": False})
 SECOND = timedelta(seconds=1)
 
 
-def started(user):
-    return services.start_verification(NUMBER, user=user)
-
-
-def outcome(row):
-    row.refresh_from_db()
-    return row.failure or row.status
-
-
 @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns", "UTC"])
 @pytest.mark.parametrize("use_tz", [True, False])
 def test_another_time_zone_changes_nothing(user, wire, settings, zone, use_tz):
     settings.TIME_ZONE, settings.USE_TZ = zone, use_tz
     wire.will(SENT, FALSE, TRUE)
-    row = started(user)
+    row = start(user)
     delivery.deliver(row.pk)
     for expected in (False, True):
         confirmed = services.confirm_verification(row.pk, "1234", user=user)
@@ -42,80 +34,80 @@ def test_another_time_zone_changes_nothing(user, wire, settings, zone, use_tz):
 
 
 @pytest.fixture
-def no_zones(settings, clock):
-    """Naive local times, and a clock to be set to them."""
+def naive_clock(settings, clock):
+    """USE_TZ is off, and the clock shows naive local time."""
     settings.TIME_ZONE, settings.USE_TZ = "Europe/Vilnius", False
     clock.now = timezone.make_naive(clock.now)
     return clock
 
 
-def test_with_use_tz_off_all_keeps_its_time(api, user, wire, no_zones, capsys):
-    clock, body = no_zones, {"phone_number": NUMBER}
+def test_all_times_are_right_without_use_tz(api, user, wire, naive_clock, capsys):
+    body = {"phone_number": NUMBER}
     wire.will(LIMITED, SENT, FALSE, TRUE)
-    first = api.post("/phone/start/", body, format="json")
+    first = post_json(api, START_URL, body)
     assert first.json()["created_at"].endswith("Z")
     row = user.phone_verifications.get()
     assert delivery.deliver(row.pk) == 7
-    clock.now += 6 * SECOND
+    naive_clock.move(6 * SECOND)
     assert maintenance.due() == []
-    clock.now += SECOND
+    naive_clock.move(SECOND)
     assert maintenance.due() == [row.pk]
     tasks.send_code(str(row.pk))
-    again = api.post("/phone/start/", body, format="json")
+    again = post_json(api, START_URL, body)
     assert (again.status_code, again["Retry-After"]) == (429, "53")
     for is_verified in (False, True):
-        answer = api.post(
-            f"/phone/{row.pk}/confirm/", {"code": "1234"}, format="json"
-        ).json()
-        assert answer["is_verified"] is is_verified
+        response = post_json(api, f"/phone/{row.pk}/confirm/", {"code": "1234"})
+        assert response.json()["is_verified"] is is_verified
     call_command("idenfy_phone_status")
     assert "Last hour: verified: 1" in capsys.readouterr().out
 
 
-# 4:00 becomes 3:00.
+# At 04:00 the clocks go back to 03:00.
 BACK = "2026-10-25T03:59", "2026-10-25T03:00"
-# 3:00 becomes 4:00.
+# At 03:00 the clocks go forward to 04:00.
 FORWARD = "2027-03-28T02:59", "2027-03-28T04:00"
 
 
-def test_when_clocks_go_back_a_code_ends_an_hour_late(user, wire, no_zones):
+def test_code_expires_an_hour_late_when_clocks_go_back(user, wire, naive_clock):
     wire.will(SENT, FALSE)
-    no_zones.now, after = map(datetime.fromisoformat, BACK)
-    row = started(user)
+    naive_clock.now, after = map(datetime.fromisoformat, BACK)
+    row = start(user)
     for _ in range(3):
         delivery.deliver(row.pk)
-    no_zones.now = after
+    naive_clock.now = after
     tasks.sweep()
     delivery.deliver(row.pk)
     with pytest.raises(CooldownActive) as caught:
-        started(user)
+        start(user)
     assert 3600 <= caught.value.retry_after <= 7200
     confirmed = services.confirm_verification(row.pk, "1234", user=user)
     assert (confirmed.is_verified, confirmed.status) == (False, "sent")
     assert len(wire.requests) == 2
 
 
-def test_when_clocks_go_forward_a_code_is_paid_once(user, wire, no_zones):
-    def spring(sock):
-        no_zones.now = after
+def test_one_sms_is_sent_when_clocks_go_forward(user, wire, naive_clock):
+    def send_while_clocks_change(sock):
+        naive_clock.now = after
         SENT(sock)
 
-    wire.will(spring)
-    no_zones.now, after = map(datetime.fromisoformat, FORWARD)
-    row = started(user)
+    wire.will(send_while_clocks_change)
+    naive_clock.now, after = map(datetime.fromisoformat, FORWARD)
+    row = start(user)
     for _ in range(3):
         delivery.deliver(row.pk)
     tasks.sweep()
-    # PostgreSQL knows the night, and moves the times that are in the hour left out.
+    # PostgreSQL moves local times that fall into the skipped hour.
     assert outcome(row) in ("expired", "sent")
     assert len(wire.requests) == 1
 
 
-def test_when_clocks_go_forward_what_waited_is_paid_once_at_most(user, wire, no_zones):
+def test_queued_row_sends_at_most_one_sms_when_clocks_go_forward(
+    user, wire, naive_clock
+):
     wire.will(SENT)
-    no_zones.now, after = map(datetime.fromisoformat, FORWARD)
-    row = started(user)
-    no_zones.now = after
+    naive_clock.now, after = map(datetime.fromisoformat, FORWARD)
+    row = start(user)
+    naive_clock.now = after
     tasks.sweep()
     for _ in range(3):
         delivery.deliver(row.pk)
