@@ -1,7 +1,6 @@
-"""What an attacker can cost in a month, measured in SMS that the sandbox billed.
+"""An attacker cannot cause more SMS in a month than README.rst says.
 
-Nobody waits here: each step makes everything that is stored older by one UPDATE. The
-README's table of what abuse can cost holds the figures of this file.
+The tests do not wait: they make all stored rows older by one UPDATE.
 """
 
 import math
@@ -15,6 +14,7 @@ from django_idenfy_phone import delivery, services
 from django_idenfy_phone.exceptions import CooldownActive, LimitReached
 from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from support.constants import NUMBER
+from support.steps import start
 
 pytestmark = pytest.mark.django_db
 rows = PhoneVerification.objects
@@ -26,75 +26,75 @@ MONTH = timedelta(days=30)
 WINDOWS = {"10 minutes": 10 * MINUTE, "hour": HOUR, "day": DAY, "30 days": MONTH}
 
 NETWORKS = [f"8.8.8.{n}" for n in range(20)]
-# Each in a block of its own.
+# Each number is in its own block.
 NUMBERS = [f"+3706{n:03}5678" for n in range(1_000)]
 
 
 def pass_time(by):
-    """Enough for rows that were sent; the other times of a row no longer matter."""
+    """Move only what limits of sent rows depend on."""
     rows.update(created_at=F("created_at") - by)
     ProviderGate.objects.update(next_slot_at=F("next_slot_at") - by)
 
 
 def attempt(user, number, network=""):
-    """Start, and have the SMS sent: the row, or how long Retry-After would say."""
+    """Start and send. Return the row, or None and the time that Retry-After tells."""
     try:
-        row = services.start_verification(number, user=user, network=network)
+        row = start(user, number, network=network)
     except (CooldownActive, LimitReached) as error:
         return None, timedelta(seconds=math.ceil(error.retry_after))
     delivery.deliver(row.pk)
     return row, timedelta(0)
 
 
-def attack(act, patience):
+def attack(attempt_once, longest_pauses):
     """Attempt again and again for a month.
 
-    After a refusal the attacker comes back as soon as it said, and also before that:
-    ``patience`` is how long they wait at most, by how long they have been at it.
+    ``attempt_once`` returns how long to wait, but the attacker returns earlier where
+    ``longest_pauses`` says so: pairs of an elapsed time and the pause until then.
     """
     elapsed = timedelta(0)
     while elapsed < MONTH:
-        wait = act()
-        longest = next(pause for since, pause in patience if elapsed < since)
+        wait = attempt_once()
+        longest = next(pause for until, pause in longest_pauses if elapsed < until)
         pause = min(wait, longest)
         if pause:
             pass_time(pause)
             elapsed += pause
 
 
-def measure():
-    """How many rows the first and the busiest window of each length hold."""
+def count_in_windows():
+    """Count the rows in the first and in the busiest window of each length."""
     times = sorted(rows.values_list("created_at", flat=True))
 
-    def since(start, window):
-        return sum(start <= moment < start + window for moment in times)
+    def count(begin, window):
+        return sum(begin <= time < begin + window for time in times)
 
-    first = {name: since(times[0], window) for name, window in WINDOWS.items()}
+    first = {name: count(times[0], window) for name, window in WINDOWS.items()}
     busiest = {
-        name: max(since(start, window) for start in times)
+        name: max(count(begin, window) for begin in times)
         for name, window in WINDOWS.items()
     }
     return first, busiest
 
 
 def guess_until_locked(row, user, sandbox):
-    """Wrong codes, as many as are let through."""
+    """Confirm wrong codes, as many as are checked."""
     right = sandbox.state.code_for(NUMBER)
     wrong = iter(f"{(int(right) + n) % 10_000:04}" for n in range(1, 10))
     while row.status in ("queued", "sent"):
         row = services.confirm_verification(row.pk, next(wrong), user=user)
 
 
-def test_40_accounts_and_20_networks_against_one_number(
+def test_40_accounts_cause_at_most_15_sms_a_month_to_one_number(
     idenfy_sandbox, django_user_model
 ):
-    """Every account that got an SMS sent is deleted and made anew."""
+    """Each account that caused an SMS is deleted and created again."""
 
     def create(n):
         return django_user_model.objects.create_user(f"attacker{n}")
 
-    def act():
-        n, network = next(turn), next(networks)
+    def attempt_once():
+        n, network = next(turns), next(networks)
         row, wait = attempt(accounts[n], NUMBER, network)
         if row:
             guess_until_locked(row, accounts[n], idenfy_sandbox)
@@ -103,29 +103,29 @@ def test_40_accounts_and_20_networks_against_one_number(
         return wait
 
     accounts = [create(n) for n in range(40)]
-    turn, networks = cycle(range(40)), cycle(NETWORKS)
-    attack(act, [(HOUR, 2 * MINUTE), (DAY, 2 * HOUR), (MONTH, 12 * HOUR)])
+    turns, networks = cycle(range(40)), cycle(NETWORKS)
+    attack(attempt_once, [(HOUR, 2 * MINUTE), (DAY, 2 * HOUR), (MONTH, 12 * HOUR)])
 
-    first, busiest = measure()
+    first, busiest = count_in_windows()
     print("SMS to one number, from 40 accounts and 20 networks:", first)
     assert first == {"10 minutes": 3, "hour": 5, "day": 5, "30 days": 15}
     assert busiest == first
     billed = idenfy_sandbox.state.billed(NUMBER)
     assert billed == idenfy_sandbox.state.sends == rows.count()
-    # 3 guesses at 10,000 codes an SMS.
+    # 3 guesses per SMS, each at one of 10,000 codes.
     assert idenfy_sandbox.state.checks == 3 * billed
 
 
-def test_one_account_against_1000_numbers(idenfy_sandbox, user):
-    """Never the same number twice, so no limit of a number is in the way."""
+def test_one_account_causes_at_most_300_sms_a_month(idenfy_sandbox, user):
+    """It takes another number each time, so that only its own limit counts."""
 
-    def act():
+    def attempt_once():
         return attempt(user, next(numbers), NETWORKS[0])[1]
 
     numbers = iter(NUMBERS)
-    attack(act, [(HOUR, 10 * MINUTE), (DAY, 3 * HOUR), (MONTH, DAY)])
+    attack(attempt_once, [(HOUR, 10 * MINUTE), (DAY, 3 * HOUR), (MONTH, DAY)])
 
-    first, busiest = measure()
+    first, busiest = count_in_windows()
     print("SMS by one account, to 1,000 numbers:", first)
     assert first == {"10 minutes": 5, "hour": 5, "day": 10, "30 days": 300}
     assert busiest == first

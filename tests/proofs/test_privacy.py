@@ -1,4 +1,4 @@
-"""A number, a code or a secret stands in no text that is written or passed on."""
+"""No log, error text or error report holds a number, a code or a secret."""
 
 import inspect
 import logging
@@ -16,6 +16,7 @@ from django_idenfy_phone.exceptions import IdenfyError, VerificationError
 from django_idenfy_phone.models import StartLock
 from support import wire as w
 from support.constants import MARKERS, NUMBER
+from support.steps import START_URL, post_json, start
 
 pytestmark = pytest.mark.django_db
 ANSWERS = {
@@ -30,8 +31,8 @@ ANSWERS = {
 }
 
 
-def texts(error):
-    """The error's text and those of all it came from."""
+def error_texts(error):
+    """Yield the text of an error and the texts of its causes."""
     while error:
         yield f"{error} {error!r}"
         error = error.__cause__ or error.__context__
@@ -41,52 +42,53 @@ def texts(error):
 def _log_everything(caplog):
     caplog.set_level(logging.DEBUG)
     yield
-    assert not [m for m in MARKERS if m in caplog.text]
+    assert not [marker for marker in MARKERS if marker in caplog.text]
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-def test_a_send_writes_no_number(wire, user, name, capfd):
+def test_send_writes_no_number(wire, user, name, capfd):
     wire.will(ANSWERS[name])
-    row = services.start_verification(NUMBER, user=user)
+    row = start(user)
     delivery.deliver(row.pk)
     assert len(wire.requests) == 1
     written = "".join(capfd.readouterr()) + str(row) + repr(row)
-    assert not [m for m in MARKERS if m in written]
+    assert not [marker for marker in MARKERS if marker in written]
 
 
 @pytest.mark.parametrize("name", set(ANSWERS) - {"sent"})
-def test_a_check_writes_neither_code_nor_number(wire, make, caplog, name):
+def test_check_writes_neither_code_nor_number(wire, make, caplog, name):
     wire.will(ANSWERS[name])
     row = make("sent")
     with pytest.raises(VerificationError) as caught:
         services.confirm_verification(row.pk, "7391", user=row.user)
-    written = caplog.text + "".join(texts(caught.value))
-    assert not [m for m in (*MARKERS, "7391", row.request_id) if m in written]
+    written = caplog.text + "".join(error_texts(caught.value))
+    secrets = (*MARKERS, "7391", row.request_id)
+    assert not [secret for secret in secrets if secret in written]
 
 
-def test_a_refused_number_is_not_repeated(user, wire):
+def test_error_of_invalid_number_does_not_repeat_it(user, wire):
     with pytest.raises(VerificationError) as caught:
-        services.start_verification(f"{NUMBER}999", user=user)
-    assert "61234567" not in "".join(texts(caught.value))
+        start(user, f"{NUMBER}999")
+    assert "61234567" not in "".join(error_texts(caught.value))
 
 
-def test_a_lock_is_shown_in_part_only(user, wire):
-    services.start_verification(NUMBER, user=user)
+def test_lock_text_shows_only_8_characters(user, wire):
+    start(user)
     assert {len(str(lock)) for lock in StartLock.objects.all()} == {8}
 
 
-def test_every_error_text_is_made_of_constants():
-    named = [
+def test_every_error_text_is_constant():
+    classes = [
         error
         for error in vars(exceptions).values()
         if isinstance(error, type) and issubclass(error, VerificationError)
     ]
-    assert len(named) > 10
-    assert all(str(error()) == str(error.message) for error in named)
+    assert len(classes) > 10
+    assert all(str(error()) == str(error.message) for error in classes)
     assert str(IdenfyError("HTTP 400", identifier="BAD")) == "HTTP 400 BAD"
 
 
-def test_the_search_for_leaks_finds_one(pytester):
+def test_leak_search_finds_leak(pytester):
     hook = inspect.getsource(conftest.pytest_runtest_makereport)
     pytester.makeconftest(f"import pytest\nMARKERS = ['leaked']\n\n{hook}")
     pytester.makepyfile("def test_leak():\n    print('it leaked')")
@@ -96,7 +98,7 @@ def test_the_search_for_leaks_finds_one(pytester):
 
 @pytest.fixture
 def broken_database():
-    """Each statement of ours with a word fails, as when the connection is lost."""
+    """Each statement on our tables that contains a word fails."""
 
     def wrapper(execute, sql, *args):
         if words and words[0] in sql and "django_idenfy_phone" in sql:
@@ -111,7 +113,7 @@ def broken_database():
 
 @pytest.fixture
 def reports():
-    """What Django mails to the admins, and error trackers show in much the same way."""
+    """The error reports that Django mails; those of error trackers are similar."""
 
     def keep(sender, request, **kwargs):
         kept.append(ExceptionReporter(None, *sys.exc_info()).get_traceback_html())
@@ -122,26 +124,28 @@ def reports():
     got_request_exception.disconnect(keep)
 
 
-def post(user, path, **body):
+def status_of_post(user, url, **body):
     client = Client(raise_request_exception=False)
     client.force_login(user)
     key = {"HTTP_IDEMPOTENCY_KEY": "the-key-of-a-client"}
-    return client.post(path, body, "application/json", **key).status_code
+    return post_json(client, url, body, **key).status_code
 
 
 @pytest.mark.parametrize("word", ["startlock", "providergate", "INSERT", "ORDER BY"])
-def test_an_error_report_of_a_start_holds_no_number(
+def test_error_report_of_start_holds_no_number(
     user, wire, broken_database, reports, word
 ):
     broken_database(word)
-    assert post(user, "/phone/start/", phone_number=NUMBER) == 500
+    assert status_of_post(user, START_URL, phone_number=NUMBER) == 500
     [report] = reports
-    assert not [m for m in (*MARKERS, "the-key-of-a-client") if m in report]
+    secrets = (*MARKERS, "the-key-of-a-client")
+    assert not [secret for secret in secrets if secret in report]
 
 
-def test_an_error_report_of_a_check_holds_no_code(make, wire, broken_database, reports):
+def test_error_report_of_check_holds_no_code(make, wire, broken_database, reports):
     row = make("sent")
     broken_database("UPDATE")
-    assert post(row.user, f"/phone/{row.pk}/confirm/", code="7391") == 500
+    assert status_of_post(row.user, f"/phone/{row.pk}/confirm/", code="7391") == 500
     [report] = reports
-    assert not [m for m in (*MARKERS, "7391", row.request_id) if m in report]
+    secrets = (*MARKERS, "7391", row.request_id)
+    assert not [secret for secret in secrets if secret in report]

@@ -1,4 +1,4 @@
-"""Whatever is sent in: never a 5xx, and never a call to iDenfy unless it is valid."""
+"""Any input is answered without a 5xx, and only valid input reaches iDenfy."""
 
 import json
 import re
@@ -12,18 +12,19 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
-from django_idenfy_phone import phone, tasks
+from django_idenfy_phone import phone
 from django_idenfy_phone.conf import Limit, parse_limit
 from django_idenfy_phone.exceptions import NumberNotSupported
 from django_idenfy_phone.models import PhoneVerification
+from support.constants import NUMBER
+from support.steps import START_URL
 
 pytestmark = pytest.mark.django_db
 rows = PhoneVerification.objects
 
-START = "/phone/start/"
 JSON = "application/json"
 
-often = settings(
+many_examples = settings(
     derandomize=True,
     database=None,
     deadline=None,
@@ -31,10 +32,10 @@ often = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
-# Lone surrogates too.
-anything = st.text(st.characters(exclude_categories=()))
+# With lone surrogates.
+any_text = st.text(st.characters(exclude_categories=()))
 digits = st.text("0123456789", max_size=16)
-near_numbers = st.builds(
+number_like_texts = st.builds(
     lambda head, middle, tail: head + middle + tail,
     st.sampled_from(
         ["+370", "+3706", "+44", "+1", "+", "00", "tel:", "", "(", "+8816"]
@@ -45,76 +46,67 @@ near_numbers = st.builds(
 valid_numbers = st.from_regex(r"\A\+370[ -]?6[0-9]{7}\Z", fullmatch=True).filter(
     str.isascii
 )
-# What libphonenumber reads over.
-odd_numbers = st.builds(
+# libphonenumber ignores this junk.
+numbers_with_junk = st.builds(
     lambda text, junk, at: text[:at] + junk + text[at:],
     valid_numbers,
     st.sampled_from([";ext=5", "x5", "tel:", "\0", "\n", "\u200b", "٣", "/", "~", "a"]),
     st.integers(0, 13),
 )
-numbers = anything | near_numbers | valid_numbers | odd_numbers
-codes = anything | st.text("0123456789 +-٣１\n\0", max_size=6) | digits
+numbers = any_text | number_like_texts | valid_numbers | numbers_with_junk
+codes = any_text | st.text("0123456789 +-٣１\n\0", max_size=6) | digits
 scalars = (
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats()
-    | anything
+    | any_text
     | valid_numbers
     | st.from_regex("[0-9]{4}", fullmatch=True)
 )
 values = st.recursive(
     scalars,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(anything, inner, max_size=3)
+        st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3)
     ),
     max_leaves=6,
 )
-keys = st.sampled_from(["phone_number", "code", "id", "user", "purpose"]) | anything
+keys = st.sampled_from(["phone_number", "code", "id", "user", "purpose"]) | any_text
 bodies = values | st.dictionaries(keys, values | numbers | codes, max_size=4)
 
 
 @pytest.fixture
-def eager(settings):
-    """Whatever is hinted is sent at once, without a pace."""
+def post_start(api, idenfy_sandbox, eager, settings):
+    """Start on an empty table. Return the status and the number of SMS."""
     settings.IDENFY_PHONE_SEND_RATE = None
-    conf = tasks.send_code.app.conf
-    conf.task_always_eager = True
-    yield
-    conf.task_always_eager = False
-
-
-@pytest.fixture
-def post_start(api, idenfy_sandbox, eager):
-    """Start on an empty table: the status, and how many SMS left after the commit."""
 
     def post_start(raw, content_type=JSON, **headers):
         rows.all().delete()
         before = idenfy_sandbox.state.sends
         with TestCase.captureOnCommitCallbacks(execute=True):
-            response = api.generic("POST", START, raw, content_type, **headers)
+            response = api.generic("POST", START_URL, raw, content_type, **headers)
         return response.status_code, idenfy_sandbox.state.sends - before
 
     return post_start
 
 
 @pytest.fixture
-def hint_start(api, idenfy_sandbox):
-    """The same, and how many sends were only hinted: faster."""
+def start_without_sending(api, idenfy_sandbox):
+    """The same, faster: it counts the published sends, and nothing is sent."""
 
-    def hint_start(raw, content_type=JSON, **headers):
+    def start_without_sending(raw, content_type=JSON, **headers):
         rows.all().delete()
-        with TestCase.captureOnCommitCallbacks() as hints:
-            response = api.generic("POST", START, raw, content_type, **headers)
+        with TestCase.captureOnCommitCallbacks() as published:
+            response = api.generic("POST", START_URL, raw, content_type, **headers)
         assert idenfy_sandbox.state.sends == 0
-        return response.status_code, len(hints)
+        return response.status_code, len(published)
 
-    return hint_start
+    return start_without_sending
 
 
 @pytest.fixture
 def post_confirm(api, idenfy_sandbox, make):
-    """Confirm a code that is awaited: the status, and how many checks were asked."""
+    """Confirm a sent row. Return the status and the number of checks at iDenfy."""
     row = make("sent")
 
     def post_confirm(raw, content_type=JSON, **headers):
@@ -127,12 +119,12 @@ def post_confirm(api, idenfy_sandbox, make):
     return post_confirm
 
 
-def dump(body):
+def to_json(body):
     return json.dumps(body).encode()
 
 
 def is_sendable(text):
-    """Judged by libphonenumber, for the regions of the test project."""
+    """Ask libphonenumber, for the regions of the test project."""
     if not isinstance(text, str) or not re.fullmatch(r"[+(]+[0-9 ().-]+", text):
         return False
     try:
@@ -151,13 +143,10 @@ def is_code(value):
     return isinstance(value, str) and re.fullmatch("[0-9]{4}", value) is not None
 
 
-# Numbers and codes
-
-
-@often
+@many_examples
 @given(text=numbers)
-def test_a_text_is_sent_to_only_if_it_is_a_number(post_start, text):
-    status, sends = post_start(dump({"phone_number": text}))
+def test_only_valid_number_gets_sms(post_start, text):
+    status, sends = post_start(to_json({"phone_number": text}))
     assert (status, sends) in {(202, 1), (400, 0)}
     if status == 202:
         assert is_sendable(text)
@@ -165,35 +154,32 @@ def test_a_text_is_sent_to_only_if_it_is_a_number(post_start, text):
         assert sent == f"+{re.sub('[^0-9]', '', text)}"
 
 
-@settings(often, max_examples=50)
+@settings(many_examples, max_examples=50)
 @given(text=valid_numbers)
-def test_a_number_is_accepted(hint_start, text):
-    assert hint_start(dump({"phone_number": text})) == (202, 1)
+def test_valid_number_is_accepted(start_without_sending, text):
+    assert start_without_sending(to_json({"phone_number": text})) == (202, 1)
 
 
-@often
+@many_examples
 @given(text=codes)
-def test_a_text_is_checked_only_if_it_is_a_code(post_confirm, text):
+def test_only_valid_code_is_checked(post_confirm, text):
     expected = (200, 1) if is_code(text) else (400, 0)
-    assert post_confirm(dump({"code": text})) == expected
+    assert post_confirm(to_json({"code": text})) == expected
 
 
-# Bodies
-
-
-@often
+@many_examples
 @given(body=bodies)
-def test_a_start_with_any_json_sends_only_to_a_number(post_start, body):
-    status, sends = post_start(dump(body))
+def test_start_with_any_json_sends_only_to_valid_number(post_start, body):
+    status, sends = post_start(to_json(body))
     assert (status, sends) in {(202, 1), (400, 0), (413, 0)}
     if status == 202:
         assert is_sendable(body["phone_number"])
 
 
-@often
+@many_examples
 @given(body=bodies)
-def test_a_confirm_with_any_json_checks_only_a_code(post_confirm, body):
-    raw = dump(body)
+def test_confirm_with_any_json_checks_only_valid_code(post_confirm, body):
+    raw = to_json(body)
     status, checks = post_confirm(raw)
     assert (status, checks) in {(200, 1), (400, 0), (413, 0)}
     if status == 200:
@@ -201,27 +187,25 @@ def test_a_confirm_with_any_json_checks_only_a_code(post_confirm, body):
 
 
 raw_bodies = st.binary(max_size=200) | st.builds(
-    lambda body, cut, junk: dump(body)[:cut] + junk,
+    lambda body, cut, junk: to_json(body)[:cut] + junk,
     bodies,
     st.integers(0, 300),
     st.binary(max_size=5),
 )
 
 
-@often
+@many_examples
 @given(raw=raw_bodies)
 @example(raw=b"[" * 4096)
 @example(raw=b"{" * 4097)
 @example(raw=b'{"phone_number":' * 256)
-def test_any_bytes_are_answered_without_a_5xx(post_start, post_confirm, raw):
+def test_any_bytes_are_answered_without_5xx(post_start, post_confirm, raw):
     refusal = 413 if len(raw) > 4096 else 400
     assert post_start(raw)[0] in (202, refusal)
     assert post_confirm(raw)[0] in (200, refusal)
 
 
-# Headers and paths
-
-# What a server lets through: neither NUL nor line breaks.
+# A server accepts neither NUL nor line breaks in headers.
 latin = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=80)
 content_types = (
     latin
@@ -231,14 +215,14 @@ content_types = (
 )
 
 
-@often
+@many_examples
 @given(content_type=content_types)
-def test_any_content_type_is_answered_without_a_5xx(hint_start, content_type):
-    raw = dump({"phone_number": "+37061234567"})
-    assert hint_start(raw, content_type) in {(202, 1), (400, 0), (415, 0)}
+def test_any_content_type_is_answered_without_5xx(start_without_sending, content_type):
+    raw = to_json({"phone_number": NUMBER})
+    assert start_without_sending(raw, content_type) in {(202, 1), (400, 0), (415, 0)}
 
 
-@settings(often, max_examples=100)
+@settings(many_examples, max_examples=100)
 @given(
     headers=st.fixed_dictionaries(
         {},
@@ -252,41 +236,38 @@ def test_any_content_type_is_answered_without_a_5xx(hint_start, content_type):
         },
     )
 )
-def test_any_headers_are_answered_without_a_5xx(hint_start, settings, headers):
+def test_any_headers_are_answered_without_5xx(start_without_sending, settings, headers):
     settings.REST_FRAMEWORK = {"NUM_PROXIES": 1}
-    raw = dump({"phone_number": "+37061234567"})
-    assert hint_start(raw, **headers) in {(202, 1), (400, 0), (406, 0)}
+    raw = to_json({"phone_number": NUMBER})
+    assert start_without_sending(raw, **headers) in {(202, 1), (400, 0), (406, 0)}
 
 
-@often
+@many_examples
 @given(text=st.text(max_size=60))
-def test_any_id_is_not_found(api, idenfy_sandbox, text):
+def test_any_text_as_id_is_not_found(api, idenfy_sandbox, text):
     assume(text not in ("", "start"))
     path = f"/phone/{quote(text, safe='')}/"
-    answers = [api.get(path), api.generic("POST", f"{path}confirm/", b"{}", JSON)]
-    assert {each.status_code for each in answers} <= {404, 405}
+    responses = [api.get(path), api.generic("POST", f"{path}confirm/", b"{}", JSON)]
+    assert {response.status_code for response in responses} <= {404, 405}
     assert idenfy_sandbox.state.checks == 0
 
 
-# Limits
-
-
-@often
+@many_examples
 @given(
     sends=st.integers(1, 9_999_999),
     length=st.integers(1, 9_999),
     unit=st.sampled_from(["seconds", "minutes", "hours", "days"]),
 )
-def test_a_written_limit_is_read_back(sends, length, unit):
+def test_written_limit_is_parsed(sends, length, unit):
     limit = Limit(sends, timedelta(**{unit: length}))
     assert parse_limit(f"{sends}/{length}{unit[0]}") == limit
     if length == 1:
         assert parse_limit(f"{sends}/{unit[0]}") == limit
 
 
-@often
-@given(text=anything | st.text("0123456789/smhd ", max_size=8))
-def test_any_text_is_a_limit_or_a_value_error(text):
+@many_examples
+@given(text=any_text | st.text("0123456789/smhd ", max_size=8))
+def test_any_text_is_parsed_as_limit_or_raises_value_error(text):
     try:
         limit = parse_limit(text)
     except ValueError:
@@ -296,26 +277,24 @@ def test_any_text_is_a_limit_or_a_value_error(text):
     assert text.isascii()
 
 
-# Masks
-
 REGIONS = sorted(phonenumbers.SUPPORTED_REGIONS - {"TA"})
 
 
 @pytest.fixture
-def everywhere(settings):
+def all_regions(settings):
     settings.IDENFY_PHONE_REGIONS = None
 
 
-@often
+@many_examples
 @given(region=st.sampled_from(REGIONS), tail=st.text("0123456789", max_size=5))
-def test_a_mask_shows_the_calling_code_and_two_digits_alone(everywhere, region, tail):
-    known = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
-    text = phonenumbers.format_number(known, PhoneNumberFormat.E164)
+def test_mask_shows_only_calling_code_and_two_digits(all_regions, region, tail):
+    sample = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+    text = phonenumbers.format_number(sample, PhoneNumberFormat.E164)
     try:
         number = phone.parse(text[: len(text) - len(tail)] + tail).e164
     except NumberNotSupported:
         assume(False)
     masked = phone.mask(number)
-    hidden = len(number) - len(f"+{known.country_code}") - 2
+    hidden = len(number) - len(f"+{sample.country_code}") - 2
     assert hidden >= 2
-    assert masked == f"+{known.country_code}{'*' * hidden}{number[-2:]}"
+    assert masked == f"+{sample.country_code}{'*' * hidden}{number[-2:]}"
