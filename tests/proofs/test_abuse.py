@@ -31,13 +31,13 @@ NUMBERS = [f"+3706{n:03}5678" for n in range(1_000)]
 
 
 def pass_time(by):
-    """Move only what limits of sent rows depend on."""
+    """Move only the times that the limits of sent rows depend on."""
     rows.update(created_at=F("created_at") - by)
     ProviderGate.objects.update(next_slot_at=F("next_slot_at") - by)
 
 
 def attempt(user, number, network=""):
-    """Start and send. Return the row, or None and the time that Retry-After tells."""
+    """Start and send. Return the row, or None and the Retry-After of the refusal."""
     try:
         row = start(user, number, network=network)
     except (CooldownActive, LimitReached) as error:
@@ -78,7 +78,7 @@ def count_in_windows():
 
 
 def guess_until_locked(row, user, sandbox):
-    """Confirm wrong codes, as many as are checked."""
+    """Confirm wrong codes until no more checks are allowed."""
     right = sandbox.state.code_for(NUMBER)
     wrong = iter(f"{(int(right) + n) % 10_000:04}" for n in range(1, 10))
     while row.status in ("queued", "sent"):
@@ -88,7 +88,7 @@ def guess_until_locked(row, user, sandbox):
 def test_40_accounts_cause_at_most_15_sms_a_month_to_one_number(
     idenfy_sandbox, django_user_model
 ):
-    """Each account that caused an SMS is deleted and created again."""
+    """They use 20 networks, and each is deleted and created again after its SMS."""
 
     def create(n):
         return django_user_model.objects.create_user(f"attacker{n}")
