@@ -1,4 +1,4 @@
-"""Brokers of our own on free ports, to be frozen, flushed and killed."""
+"""Redis and RabbitMQ servers that tests can freeze, flush and kill."""
 
 import json
 import os
@@ -19,12 +19,12 @@ import django_idenfy_phone
 
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 60
-# Debian's wrapper on the PATH changes to a user of its own.
+# Debian's wrapper on the PATH switches to the user "rabbitmq".
 RABBITMQ_FOLDERS = ["/usr/lib/rabbitmq/bin", os.defpath, os.environ.get("PATH", "")]
 
 
 class NotInstalled(Exception):
-    """The text tells how to switch it on."""
+    """A program is missing; the text says how to get it."""
 
 
 def free_port() -> int:
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """Of a process of the test project with these settings: see worker_settings."""
+    """Return the environment of a process that runs the host project."""
     files = Path(__file__), Path(django_idenfy_phone.__file__)
     folders = [str(file.resolve().parents[1]) for file in files]
     return os.environ | {
@@ -45,16 +45,16 @@ def environment(**settings: object) -> dict[str, str]:
 
 @contextmanager
 def full_backlog() -> Iterator[int]:
-    """The port of a listener that answers no SYN."""
+    """Yield a port that answers no SYN, because its backlog is full."""
     with socket.create_server((LOOPBACK, 0), backlog=0) as listener:
         address = listener.getsockname()
-        waiting = [socket.socket() for _ in range(4)]
-        for sock in waiting:
+        clients = [socket.socket() for _ in range(4)]
+        for sock in clients:
             sock.setblocking(False)
             sock.connect_ex(address)
         time.sleep(0.05)
         yield address[1]
-        for sock in waiting:
+        for sock in clients:
             sock.close()
 
 
@@ -66,15 +66,15 @@ def wait_until(is_true: Callable[[], object], seconds: float = READY_SECONDS) ->
         time.sleep(0.02)
 
 
-def find(binary: str, path: str | None = None) -> str:
-    found = shutil.which(binary, path=path)
-    if found is None:
-        raise NotInstalled(f"install {binary} to run this")
-    return found
+def path_of(program: str, search_path: str | None = None) -> str:
+    path = shutil.which(program, path=search_path)
+    if path is None:
+        raise NotInstalled(f"install {program} to run this")
+    return path
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """A certificate that nobody trusts, and its key."""
+    """Return the paths of a new self-signed certificate and of its key."""
     certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         [
@@ -88,7 +88,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 
 
 class Broker:
-    """One server process. ``url`` is what Celery takes."""
+    """One server process. ``url`` is its broker_url for Celery."""
 
     def __init__(self, scheme: str) -> None:
         self.port = free_port()
@@ -106,7 +106,7 @@ class Broker:
         raise NotImplementedError
 
     def flush(self) -> None:
-        """Lose every message."""
+        """Delete all messages."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -144,7 +144,7 @@ class Broker:
             self.thaw()
 
     def kill(self) -> None:
-        # The whole group: RabbitMQ has helpers.
+        # The whole group, because RabbitMQ starts child processes.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -161,7 +161,7 @@ class Broker:
 
 class Redis(Broker):
     def __init__(self) -> None:
-        self.binary = find("redis-server")
+        self.binary = path_of("redis-server")
         super().__init__("redis")
 
     def command(self) -> list[str]:
@@ -170,34 +170,34 @@ class Redis(Broker):
             *("--save", "", "--appendonly", "no"),
         ]
 
-    def ask(self, words: str) -> bytes:
+    def response_to(self, command: str) -> bytes:
         with socket.create_connection((LOOPBACK, self.port), timeout=5) as sock:
-            sock.sendall(f"{words}\r\n".encode())
+            sock.sendall(f"{command}\r\n".encode())
             return sock.recv(65536)
 
     def answers(self) -> bool:
-        return self.ask("PING") == b"+PONG\r\n"
+        return self.response_to("PING") == b"+PONG\r\n"
 
     def flush(self) -> None:
-        assert self.ask("FLUSHALL") == b"+OK\r\n"
+        assert self.response_to("FLUSHALL") == b"+OK\r\n"
 
 
 class RabbitMQ(Broker):
     def __init__(self) -> None:
-        self.binary = find("rabbitmq-server", os.pathsep.join(RABBITMQ_FOLDERS))
-        self.name_server_binary = find("epmd")
+        self.binary = path_of("rabbitmq-server", os.pathsep.join(RABBITMQ_FOLDERS))
+        self.epmd_binary = path_of("epmd")
         super().__init__("amqp")
-        self.name_server_port = str(free_port())
+        self.epmd_port = str(free_port())
         self.tls_url = f"amqps://{LOOPBACK}:{free_port()}/"
-        self.name_server: subprocess.Popen[bytes] | None = None
+        self.epmd: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        if self.name_server is None:
-            # As a child: one that RabbitMQ starts would outlive it.
-            self.name_server = subprocess.Popen(
+        if self.epmd is None:
+            # RabbitMQ would start one that outlives it.
+            self.epmd = subprocess.Popen(
                 [
-                    *(self.name_server_binary, "-address", LOOPBACK),
-                    *("-port", self.name_server_port),
+                    *(self.epmd_binary, "-address", LOOPBACK),
+                    *("-port", self.epmd_port),
                 ],
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
@@ -206,12 +206,12 @@ class RabbitMQ(Broker):
 
     def stop(self) -> None:
         super().stop()
-        if self.name_server is not None:
-            self.name_server.kill()
-            self.name_server.wait()
+        if self.epmd is not None:
+            self.epmd.kill()
+            self.epmd.wait()
 
     def restart(self) -> None:
-        """As one that keeps nothing on a disk."""
+        """Restart without stored messages, as a server without a disk does."""
         self.kill()
         for folder in self.folder.glob("test*@localhost*"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -221,8 +221,8 @@ class RabbitMQ(Broker):
         return [self.binary, "-noinput"]
 
     def environment(self) -> dict[str, str]:
-        """Nothing of a RabbitMQ that the machine runs: not even its name server."""
-        here = str(self.folder)
+        """Share nothing with another RabbitMQ on this machine, not even epmd."""
+        folder = str(self.folder)
         certificate, key = self_signed(self.folder)
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
@@ -232,18 +232,18 @@ class RabbitMQ(Broker):
         )
         (self.folder / "env.conf").touch()
         return {
-            "HOME": here,
+            "HOME": folder,
             "ERL_EPMD_ADDRESS": LOOPBACK,
-            "ERL_EPMD_PORT": self.name_server_port,
+            "ERL_EPMD_PORT": self.epmd_port,
             "ERL_FLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-            # So that the server is this very process, not a child of a shell.
+            # The server replaces the shell, so that signals reach it.
             "RABBITMQ_ALLOW_INPUT": "1",
-            "RABBITMQ_CONF_ENV_FILE": f"{here}/env.conf",
-            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/env.conf",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
             "RABBITMQ_DIST_PORT": str(free_port()),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/plugins",
-            "RABBITMQ_LOG_BASE": here,
-            "RABBITMQ_MNESIA_BASE": here,
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_LOG_BASE": folder,
+            "RABBITMQ_MNESIA_BASE": folder,
             "RABBITMQ_NODENAME": f"test{self.port}@localhost",
             "RABBITMQ_NODE_PORT": str(self.port),
         }
@@ -255,6 +255,6 @@ class RabbitMQ(Broker):
 
     def flush(self) -> None:
         connection = amqp.Connection(f"{LOOPBACK}:{self.port}")
-        # There is no queue before the first message or worker.
+        # The queue does not exist before the first message or worker.
         with suppress(amqp.NotFound), connection:
             connection.channel().queue_purge("celery")

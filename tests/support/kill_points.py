@@ -1,4 +1,4 @@
-"""A worker that includes this dies at KILL_POINT, whole and at once, as by kill -9."""
+"""A worker that includes this module kills its process group at KILL_POINT."""
 
 import os
 import signal
@@ -12,34 +12,34 @@ from django.db.backends.signals import connection_created
 POINT = os.environ["KILL_POINT"]
 
 
-def die(*args, **kwargs):
+def kill_own_group(*args, **kwargs):
     os.killpg(0, signal.SIGKILL)
 
 
 def inside_claim(execute, sql, *args):
-    """The row is claimed, and nothing committed."""
+    """The row is claimed, but the claim is not committed yet."""
     result = execute(sql, *args)
     if sql.startswith("UPDATE") and "send_attempts" in sql and "+" in sql:
-        die()
+        kill_own_group()
     return result
 
 
 def before_post(event, args):
-    """The claim is committed, and nothing written to iDenfy."""
+    """The claim is committed, but nothing was sent to iDenfy yet."""
     if event == "socket.connect":
         address = args[1]
         if isinstance(address, tuple) and address[1] == PORT:
-            die()
+            kill_own_group()
 
 
 def after_answer(execute, sql, *args):
-    """iDenfy gave a request_id, and it is not stored."""
+    """iDenfy returned a request_id, but it is not stored yet."""
     if sql.startswith("UPDATE") and "request_id" in sql:
-        die()
+        kill_own_group()
     return execute(sql, *args)
 
 
-def wrap(connection, **kwargs):
+def wrap_statements(connection, **kwargs):
     connection.execute_wrappers.append(WRAPPERS[POINT])
 
 
@@ -47,8 +47,8 @@ PORT = urlsplit(settings.IDENFY_PHONE_API_URL).port
 WRAPPERS = {"inside claim": inside_claim, "after answer": after_answer}
 
 if POINT == "before claim":
-    task_prerun.connect(die)
+    task_prerun.connect(kill_own_group)
 elif POINT == "before POST":
     sys.addaudithook(before_post)
 else:
-    connection_created.connect(wrap)
+    connection_created.connect(wrap_statements)

@@ -1,4 +1,4 @@
-"""The host project in a process of its own, with the settings that a test gives it."""
+"""The settings of the host project, updated from HOST_SETTINGS."""
 
 import json
 import os

@@ -1,7 +1,7 @@
-"""Starts a Celery worker for each line it reads, and prints its process id.
+"""Fork a Celery worker for each line on stdin, and print its process id.
 
-By a fork, with everything imported: a start from nothing takes seconds, and in the
-chaos run a worker dies each second. Its arguments are those of the workers.
+All modules are imported before the fork. A new Python takes seconds to start, and
+chaos.py kills a worker each second. The workers get the arguments of this process.
 """
 
 import os
@@ -21,16 +21,16 @@ PRELOADED = (prefork, thread, consumer, worker, pyamqp, redis, views)
 def main() -> None:
     celery_app.loader.import_default_modules()
     celery_app.finalize()
-    # Nobody waits for the dead.
+    # Killed workers leave no zombies.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while sys.stdin.readline():
         pid = os.fork()
         if pid == 0:
-            work()
+            run_worker()
         print(pid, flush=True)
 
 
-def work() -> None:
+def run_worker() -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
