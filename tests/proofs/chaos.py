@@ -1,9 +1,9 @@
-"""Everything fails at once, and the books must still be right.
+"""Nothing is lost or sent twice while workers, broker and iDenfy fail together.
 
 ``python tests/proofs/chaos.py redis`` or ``rabbitmq``, with PostgreSQL at DATABASE_URL.
-Two workers, one of them killed about each second; a sandbox that fails at random; a
-broker that is flushed and frozen. Prints its books; exit status 1 where a promise
-broke.
+It runs two workers and kills one about each second, runs a sandbox that fails at
+random, and flushes and freezes the broker. Then it prints a report. The exit status
+is 1 where something is wrong.
 """
 
 import argparse
@@ -40,6 +40,7 @@ from django_idenfy_phone.models import PhoneVerification  # noqa: E402
 from django_idenfy_phone.sandbox import scenarios, state  # noqa: E402
 from django_idenfy_phone.sandbox import server as sandbox  # noqa: E402
 from support import brokers  # noqa: E402
+from support.steps import START_URL  # noqa: E402
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 POOLS = {"redis": "prefork", "rabbitmq": "threads"}
@@ -48,16 +49,16 @@ WORKERS = 2
 STARTERS = 4
 SECONDS_OF_STARTS = 30
 SECONDS_OF_KILLS = 80
-LIMIT_SECONDS = 170
+MAX_SECONDS = 170
 FREEZE_SECONDS = 2
-# When what happens to the broker.
-FLUSHES = (5, 14, 24)
-FREEZES = (8, 18, 28)
-START_BOUND = 1.0
+# Seconds after the first start.
+FLUSH_TIMES = (5, 14, 24)
+FREEZE_TIMES = (8, 18, 28)
+MAX_START_SECONDS = 1.0
 # From a claim to the end of the slowest request, on a busy machine.
-ATTEMPT = timedelta(seconds=8)
+LONGEST_ATTEMPT = timedelta(seconds=8)
 
-OWN_SETTINGS = {
+CHAOS_SETTINGS = {
     "IDENFY_PHONE_API_KEY": "chaos-key",
     "IDENFY_PHONE_API_SECRET": "chaos-secret",
     "IDENFY_PHONE_SEND_RATE": "30/s",
@@ -66,10 +67,7 @@ OWN_SETTINGS = {
 }
 
 
-# iDenfy
-
-
-def after(low, high):
+def answer_after(low, high):
     def answer(handler, request_id):
         time.sleep(random.uniform(low, high))
         scenarios.answer_request_id(handler, request_id)
@@ -78,17 +76,17 @@ def after(low, high):
 
 
 SERVER_ERROR = scenarios.error(500, "INTERNAL_ERROR")
-# How many of a hundred sends, and what becomes of them.
-MOODS = {
+# The percentage of sends that get each answer.
+ANSWERS = {
     "429": (15.0, scenarios.refused(429, "TOO_MANY_REQUESTS", {"Retry-After": "1"})),
-    "slow": (7.0, scenarios.sent("a long pause", after(1, 3))),
+    "slow": (7.0, scenarios.sent("a long pause", answer_after(1, 3))),
     "reset": (5.0, scenarios.sent("a reset", scenarios.reset_connection)),
     "500 unbilled": (2.5, scenarios.refused(500, "INTERNAL_ERROR")),
     "500 billed": (2.5, scenarios.sent("a 500", SERVER_ERROR)),
     "HTML": (3.0, scenarios.sent("a page", scenarios.answer_html)),
 }
-ORDINARY = "ordinary"
-ORDINARY_SCENARIO = scenarios.sent("a short pause", after(0.02, 0.1))
+NORMAL = "normal"
+NORMAL_ANSWER = scenarios.sent("a short pause", answer_after(0.02, 0.1))
 UNCERTAIN = {"reset", "500 unbilled", "500 billed", "HTML"}
 
 
@@ -99,16 +97,17 @@ class Handler(sandbox.Handler):
             return
         body = sandbox.accept_request(self, "send", self.read_body())
         number, sender_name = state.send_values(body)
-        scenario = self.server.sandbox.scenario_for(number)
-        sandbox.run_send(self, scenario, number, sender_name)
+        answer = self.server.sandbox.answer_for(number)
+        sandbox.run_send(self, answer, number, sender_name)
 
 
-class MoodySandbox(sandbox.SandboxServer):
+class FailingSandbox(sandbox.SandboxServer):
     def __init__(self, seed):
-        key = OWN_SETTINGS["IDENFY_PHONE_API_KEY"]
-        secret = OWN_SETTINGS["IDENFY_PHONE_API_SECRET"]
+        key = CHAOS_SETTINGS["IDENFY_PHONE_API_KEY"]
+        secret = CHAOS_SETTINGS["IDENFY_PHONE_API_SECRET"]
         super().__init__(key, secret, port=brokers.free_port())
-        self.requests = defaultdict(list)
+        # The names of all answers, by number.
+        self.answers = defaultdict(list)
         self._random = random.Random(seed)
         self._lock = threading.Lock()
 
@@ -116,34 +115,31 @@ class MoodySandbox(sandbox.SandboxServer):
         super().start()
         self._listener.RequestHandlerClass = Handler
 
-    def scenario_for(self, number):
+    def answer_for(self, number):
         with self._lock:
-            mood = self._draw()
-            self.requests[number].append(mood)
-        return MOODS[mood][1] if mood in MOODS else ORDINARY_SCENARIO
+            name = self._draw()
+            self.answers[number].append(name)
+        return ANSWERS[name][1] if name in ANSWERS else NORMAL_ANSWER
 
     def _draw(self):
         point = self._random.uniform(0, 100)
-        for mood, (per_cent, _scenario) in MOODS.items():
-            point -= per_cent
+        for name, (percentage, _answer) in ANSWERS.items():
+            point -= percentage
             if point < 0:
-                return mood
-        return ORDINARY
-
-
-# Workers
+                return name
+        return NORMAL
 
 
 class Workers:
-    """Two, each started anew as soon as it was killed."""
+    """Worker processes; a new one starts for each that is killed."""
 
     def __init__(self, pool, environment, folder):
-        command = [sys.executable, SUPPORT / "worker_nursery.py", f"--pool={pool}"]
+        command = [sys.executable, SUPPORT / "worker_forkserver.py", f"--pool={pool}"]
         options = ["--concurrency=3", "--loglevel=WARNING", "--without-heartbeat"]
         quiet = ["--without-gossip", "--without-mingle"]
         self.log = folder / "workers.log"
         with self.log.open("wb") as log:
-            self.nursery = subprocess.Popen(
+            self.forkserver = subprocess.Popen(
                 [*command, *options, *quiet],
                 cwd=folder,
                 env=environment,
@@ -153,37 +149,37 @@ class Workers:
                 text=True,
             )
         self.pids = []
-        self.deaths = []
+        self.kill_times = []
         self.killed = Counter()
 
     def start(self):
-        self.nursery.stdin.write("\n")
-        self.nursery.stdin.flush()
-        self.pids.append(int(self.nursery.stdout.readline()))
+        self.forkserver.stdin.write("\n")
+        self.forkserver.stdin.flush()
+        self.pids.append(int(self.forkserver.stdout.readline()))
 
     def kill_one(self):
-        """A whole worker, or one process of its pool."""
+        """Kill a whole worker, or one process of its pool."""
         pid = random.choice(self.pids)
         pool = pool_of(pid)
-        self.deaths.append(timezone.now())
+        self.kill_times.append(timezone.now())
         if pool and random.random() < 0.6:
-            kill_hard(os.kill, random.choice(pool))
-            self.killed["of its pool"] += 1
+            send_sigkill(os.kill, random.choice(pool))
+            self.killed["pool processes"] += 1
         else:
-            kill_hard(os.killpg, pid)
-            self.killed["whole"] += 1
+            send_sigkill(os.killpg, pid)
+            self.killed["whole workers"] += 1
             self.pids.remove(pid)
             self.start()
 
-    def called_unknown(self, row):
-        """Whether a worker ended the row itself, rather than its lease."""
+    def logged_unknown(self, row):
+        """Return whether a worker ended the row, and not its expired lease."""
         return f"Verification {row.pk}: unknown" in self.log.read_text()
 
     def stop(self):
         for pid in self.pids:
-            kill_hard(os.killpg, pid)
-        self.nursery.kill()
-        self.nursery.wait()
+            send_sigkill(os.killpg, pid)
+        self.forkserver.kill()
+        self.forkserver.wait()
 
 
 def pool_of(pid):
@@ -193,14 +189,14 @@ def pool_of(pid):
     return []
 
 
-def kill_hard(how, pid):
+def send_sigkill(kill, pid):
     with suppress(ProcessLookupError):
-        how(pid, signal.SIGKILL)
+        kill(pid, signal.SIGKILL)
 
 
 @contextmanager
-def sweeping(environment, folder):
-    """As a host without beat does it."""
+def sweep_command(environment, folder):
+    """Sweep by the command, as a host without beat does."""
     command = [sys.executable, "-m", "django", "idenfy_phone_sweep", "--loop=15"]
     with (
         (folder / "sweep.log").open("wb") as log,
@@ -214,9 +210,6 @@ def sweeping(environment, folder):
             process.terminate()
 
 
-# Users
-
-
 def client_of(user):
     client = APIClient()
     client.default_format = "json"
@@ -225,226 +218,224 @@ def client_of(user):
 
 
 class Starter(threading.Thread):
-    """A user who starts one number after the other, over the API."""
+    """A user who starts one number after another over the API."""
 
     def __init__(self, name, numbers, pause):
         super().__init__(name=name, daemon=True)
         self.client = client_of(get_user_model().objects.create_user(name))
         self.numbers, self.pause = numbers, pause
         self.seconds = []
-        self.answers = Counter()
+        self.status_codes = Counter()
 
     def run(self):
         with suppress(Empty):
             while True:
-                self.start_one(self.numbers.get_nowait())
+                self.start_verification(self.numbers.get_nowait())
                 time.sleep(random.uniform(0.5, 1.5) * self.pause)
         connections.close_all()
 
-    def start_one(self, number):
-        status = None
-        while status in (None, 503):
+    def start_verification(self, number):
+        status_code = None
+        while status_code in (None, 503):
             began = time.monotonic()
-            answer = self.client.post("/phone/start/", {"phone_number": number})
+            response = self.client.post(START_URL, {"phone_number": number})
             self.seconds.append(time.monotonic() - began)
-            status = answer.status_code
-            self.answers[status] += 1
-
-
-# The run
+            status_code = response.status_code
+            self.status_codes[status_code] += 1
 
 
 class Run:
     def __init__(self, options, broker, folder):
         self.began = time.monotonic()
-        self.marks = {}
-        self.rows = options.rows
+        self.times = {}
+        self.row_count = options.rows
         self.broker = broker
-        self.idenfy = MoodySandbox(options.seed)
-        environment = self.point_everything_here()
+        self.idenfy = FailingSandbox(options.seed)
+        environment = self.apply_settings()
         self.workers = Workers(POOLS[options.broker], environment, folder)
-        self.sweeping = sweeping(environment, folder)
+        self.sweep_command = sweep_command(environment, folder)
         numbers = Queue()
-        for index in range(self.rows):
+        for index in range(self.row_count):
             numbers.put(f"+3706123{index:04}")
-        pause = SECONDS_OF_STARTS * STARTERS / self.rows
+        pause = SECONDS_OF_STARTS * STARTERS / self.row_count
         self.starters = [Starter(f"user{n}", numbers, pause) for n in range(STARTERS)]
-        self.over = threading.Event()
+        self.faults_are_over = threading.Event()
         self.confirmed = {}
 
-    def point_everything_here(self):
-        own = OWN_SETTINGS | {
+    def apply_settings(self):
+        """Set them in this process; return the environment of the other processes."""
+        chaos_settings = CHAOS_SETTINGS | {
             "CELERY_BROKER_URL": self.broker.url,
             "DATABASES": {"default": connection.settings_dict},
             "IDENFY_PHONE_API_URL": self.idenfy.url,
         }
-        for name, value in own.items():
+        for name, value in chaos_settings.items():
             if name.startswith("IDENFY_PHONE_"):
                 setattr(settings, name, value)
         conf = tasks.send_code.app.conf
         conf.broker_url = conf.broker_write_url = self.broker.url
-        return brokers.environment(**own)
+        return brokers.environment(**chaos_settings)
 
-    def play(self):
-        villains = [
-            threading.Thread(target=villain, daemon=True)
-            for villain in (self.kill_workers, self.trouble_broker)
+    def run(self):
+        fault_threads = [
+            threading.Thread(target=target, daemon=True)
+            for target in (self.kill_workers, self.disturb_broker)
         ]
-        with self.idenfy, self.sweeping:
+        with self.idenfy, self.sweep_command:
             for _ in range(WORKERS):
                 self.workers.start()
             self.warm_up()
-            for thread in (*self.starters, *villains):
+            for thread in (*self.starters, *fault_threads):
                 thread.start()
             for thread in self.starters:
                 thread.join()
-            self.mark("last start")
+            self.note_time("last start")
             self.wait_while("queued", until=SECONDS_OF_KILLS)
-            self.over.set()
-            for thread in villains:
+            self.faults_are_over.set()
+            for thread in fault_threads:
                 thread.join()
-            self.mark("last kill")
+            self.note_time("last kill")
             self.wait_while("queued")
-            self.mark("queue empty")
+            self.note_time("queue empty")
             self.wait_while("queued", "sending")
-            self.mark("all ended")
-            self.confirm_what_was_sent()
+            self.note_time("all ended")
+            self.confirm_sent_rows()
             self.workers.stop()
-            return self.judge()
+            return self.report()
 
     def warm_up(self):
-        """A server's first request imports what the others use."""
+        """Let the first request import what the measured ones use."""
         client_of(None).get(f"/phone/{uuid.uuid4()}/")
         tasks.hint(uuid.uuid4())
 
-    def wait_while(self, *statuses, until=LIMIT_SECONDS):
-        """Until no row has one of them: 45 s pass until a lease ends."""
+    def wait_while(self, *statuses, until=MAX_SECONDS):
+        """Wait until no row has one of them. A lease ends after 45 seconds."""
         open_rows = PhoneVerification.objects.filter(status__in=statuses)
         while open_rows.exists() and self.seconds < until:
-            self.confirm_what_was_sent()
+            self.confirm_sent_rows()
             time.sleep(0.5)
 
-    def confirm_what_was_sent(self):
-        """With the code from the inbox, once."""
+    def confirm_sent_rows(self):
+        """Confirm each once, with the code from the inbox."""
         rows = PhoneVerification.objects.filter(status="sent")
         for row in rows.exclude(pk__in=self.confirmed).select_related("user"):
             code = self.idenfy.state.code_for(row.phone_number.as_e164)
             path = f"/phone/{row.pk}/confirm/"
-            answer = client_of(row.user).post(path, {"code": code})
-            self.confirmed[row.pk] = answer.data.get("is_verified") is True
+            response = client_of(row.user).post(path, {"code": code})
+            self.confirmed[row.pk] = response.data.get("is_verified") is True
 
-    def mark(self, moment):
-        self.marks[moment] = f"{self.seconds:.0f} s"
+    def note_time(self, event):
+        self.times[event] = f"{self.seconds:.0f} s"
 
     @property
     def seconds(self):
         return time.monotonic() - self.began
 
     def kill_workers(self):
-        while not self.over.wait(random.uniform(0.7, 1.3)):
+        while not self.faults_are_over.wait(random.uniform(0.7, 1.3)):
             self.workers.kill_one()
 
-    def trouble_broker(self):
-        deeds = [(at, self.broker.flush) for at in FLUSHES]
-        deeds += [(at, self.freeze_broker) for at in FREEZES]
+    def disturb_broker(self):
+        faults = dict.fromkeys(FLUSH_TIMES, self.broker.flush)
+        faults |= dict.fromkeys(FREEZE_TIMES, self.freeze_broker)
         began = time.monotonic()
-        for at, deed in sorted(deeds, key=lambda each: each[0]):
-            time.sleep(max(0, began + at - time.monotonic()))
-            deed()
+        for seconds, fault in sorted(faults.items()):
+            time.sleep(max(0, began + seconds - time.monotonic()))
+            fault()
 
     def freeze_broker(self):
         with self.broker.frozen():
             time.sleep(FREEZE_SECONDS)
 
-    # The books
-
-    def judge(self):
+    def report(self):
         rows = list(PhoneVerification.objects.select_related("user"))
-        billed = Counter(each.phone_number for each in self.idenfy.state.messages)
-        wrong = list(self.find_wrongs(rows, billed))
-        self.print_books(rows, billed)
-        for line in wrong:
-            print(f"WRONG  {line}")
-        print("wrong" if wrong else "right", f"after {self.seconds:.0f} s", flush=True)
-        return 1 if wrong else 0
+        messages = self.idenfy.state.messages
+        billed = Counter(message.phone_number for message in messages)
+        errors = list(self.find_errors(rows, billed))
+        self.print_figures(rows, billed)
+        for error in errors:
+            print(f"WRONG  {error}")
+        result = "wrong" if errors else "right"
+        print(f"{result} after {self.seconds:.0f} s", flush=True)
+        return 1 if errors else 0
 
-    def find_wrongs(self, rows, billed):
-        if len(rows) != self.rows:
-            yield f"{len(rows)} rows for {self.rows} starts"
-        if (slowest := max(self.all_seconds)) > START_BOUND:
+    def find_errors(self, rows, billed):
+        if len(rows) != self.row_count:
+            yield f"{len(rows)} rows for {self.row_count} starts"
+        if (slowest := max(self.start_seconds)) > MAX_START_SECONDS:
             yield f"a start took {slowest:.2f} s"
-        if strange := set(self.answers) - {202, 503}:
-            yield f"starts were answered with {strange}"
-        if len(self.workers.deaths) < self.rows / 20:
-            yield f"only {len(self.workers.deaths)} workers were killed"
+        if unexpected := set(self.status_codes) - {202, 503}:
+            yield f"starts were answered with {unexpected}"
+        if len(self.workers.kill_times) < self.row_count / 20:
+            yield f"only {len(self.workers.kill_times)} workers were killed"
         for row in rows:
             number = row.phone_number.as_e164
-            moods = self.idenfy.requests[number]
-            if billed[number] > 1 or set(moods[:-1]) - {"429"}:
-                yield f"{number}: sent twice: {moods}"
-            if reason := self.why_wrong(row, billed[number], moods):
-                failure = f"{row.status} {row.failure}".strip()
-                yield f"{number}: {failure}, but {reason}: {moods}"
+            answers = self.idenfy.answers[number]
+            if billed[number] > 1 or set(answers[:-1]) - {"429"}:
+                yield f"{number}: sent twice: {answers}"
+            if reason := self.why_wrong(row, billed[number], answers):
+                outcome = f"{row.status} {row.failure}".strip()
+                yield f"{number}: {outcome}, but {reason}: {answers}"
 
-    def why_wrong(self, row, billed, moods):
+    def why_wrong(self, row, billed, answers):
         match row.failure or row.status:
             case "verified":
                 if billed != 1 or not self.confirmed[row.pk]:
-                    return "the books do not say so"
+                    return "it was not billed once and confirmed"
             case "sent":
                 return "its code was refused"
             case "unknown":
-                return self.why_not_unknown(row, moods)
+                return self.why_not_unknown(row, answers)
             case "too_late" | "rate_limited":
                 if billed:
                     return "it was billed"
             case "queued" | "sending":
                 return "it should have ended"
             case _:
-                return "iDenfy never said so"
+                return "iDenfy gave no such answer"
         return None
 
-    def why_not_unknown(self, row, moods):
-        if moods and moods[-1] in UNCERTAIN:
+    def why_not_unknown(self, row, answers):
+        if answers and answers[-1] in UNCERTAIN:
             return None
-        if self.workers.called_unknown(row):
+        if self.workers.logged_unknown(row):
             return "its outcome was known"
-        return None if self.died_with_a_worker(row) else "nobody died with it"
+        return None if self.worker_was_killed(row) else "no worker was killed then"
 
-    def died_with_a_worker(self, row):
+    def worker_was_killed(self, row):
         return any(
-            row.claimed_at <= death <= row.claimed_at + ATTEMPT
-            for death in self.workers.deaths
+            row.claimed_at <= kill_time <= row.claimed_at + LONGEST_ATTEMPT
+            for kill_time in self.workers.kill_times
         )
 
     @property
-    def all_seconds(self):
-        return [each for starter in self.starters for each in starter.seconds]
+    def start_seconds(self):
+        return [seconds for starter in self.starters for seconds in starter.seconds]
 
     @property
-    def answers(self):
-        return sum((starter.answers for starter in self.starters), Counter())
+    def status_codes(self):
+        return sum((starter.status_codes for starter in self.starters), Counter())
 
-    def print_books(self, rows, billed):
-        requests = Counter(
-            mood for moods in self.idenfy.requests.values() for mood in moods
+    def print_figures(self, rows, billed):
+        answers = Counter(
+            name for names in self.idenfy.answers.values() for name in names
         )
         outcomes = Counter(row.failure or row.status for row in rows)
-        slowest, usual = max(self.all_seconds), median(self.all_seconds)
+        slowest, usual = max(self.start_seconds), median(self.start_seconds)
         unbilled = sum(
             row.failure == "unknown" and not billed[row.phone_number.as_e164]
             for row in rows
         )
         for name, value in {
             "starts": f"{usual * 1000:.0f} ms usual, {slowest * 1000:.0f} ms slowest",
-            "answers to them": listed(self.answers),
-            "workers killed": listed(self.workers.killed),
-            "broker": f"{len(FLUSHES)} flushes, {len(FREEZES)} freezes",
-            "requests to send": f"{requests.total()}: {listed(requests)}",
+            "their status codes": listed(self.status_codes),
+            "killed": listed(self.workers.killed),
+            "broker": f"{len(FLUSH_TIMES)} flushes, {len(FREEZE_TIMES)} freezes",
+            "answers to sends": f"{answers.total()}: {listed(answers)}",
             "rows": f"{len(rows)}: {listed(outcomes)}",
             "billed": f"{billed.total()} SMS, at most {max(billed.values())} a row",
             "unknown, unbilled": unbilled,
-            "times": ", ".join(f"{name} {at}" for name, at in self.marks.items()),
+            "times": ", ".join(f"{event} {at}" for event, at in self.times.items()),
         }.items():
             print(f"{name:18} {value}")
 
@@ -455,7 +446,7 @@ def listed(counter):
 
 @contextmanager
 def own_database():
-    """Made, migrated, and dropped again."""
+    """Create and migrate it, and drop it at the end."""
     before = connection.settings_dict["NAME"]
     connection.settings_dict["TEST"]["NAME"] = f"idenfy_phone_chaos_{os.getpid()}"
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
@@ -479,7 +470,7 @@ def main():
         with own_database(), tempfile.TemporaryDirectory() as folder:
             run = Run(options, broker, Path(folder))
             try:
-                return run.play()
+                return run.run()
             finally:
                 run.workers.stop()
     finally:
