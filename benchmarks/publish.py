@@ -1,4 +1,4 @@
-"""What one healthy publish costs, beside a plain ``.delay``.
+"""The cost of one publish to a healthy broker, beside a plain ``.delay``.
 
 ``python benchmarks/publish.py BROKER_URL``. The messages go to a queue of their own,
 which is deleted afterwards.
@@ -29,8 +29,8 @@ def milliseconds(call: Callable[[], object]) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def hint() -> None:
-    assert tasks.hint(uuid.uuid4()), "the broker is down or slow"
+def notify() -> None:
+    assert tasks.notify_worker(uuid.uuid4()), "the broker is down or slow"
 
 
 def delay() -> None:
@@ -40,18 +40,18 @@ def delay() -> None:
 def main(url: str) -> None:
     app = tasks.send_code.app
     app.conf.update(broker_url=url, broker_write_url=url, task_default_queue=QUEUE)
-    ways = {"hint": hint, "delay": delay}
+    ways = {"notify": notify, "delay": delay}
     costs: dict[str, list[float]] = {name: [] for name in ways}
     for call in ways.values():
         call()
-    # In turn, so that what else the machine does meets both.
+    # In turn, so that other load on the machine affects both.
     for _ in range(ROUNDS):
         for name, call in ways.items():
             costs[name].append(milliseconds(call))
     scheme = url.partition("://")[0]
     for name, each in costs.items():
         slow = quantiles(each, n=20)[-1]
-        print(f"{scheme:6} {name:6} median {median(each):.2f} ms, 95 % {slow:.2f} ms")
+        print(f"{scheme:6} {name:7} median {median(each):.2f} ms, 95 % {slow:.2f} ms")
     with app.connection_for_write() as connection:
         queue = Queue(QUEUE, channel=connection.default_channel)
         queue.purge()

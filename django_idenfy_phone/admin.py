@@ -1,4 +1,4 @@
-"""A read-only log: what happened to which attempt."""
+"""A read-only log of the verifications: what happened to which attempt."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import statistics
+from . import health
 from .models import PhoneVerification
 
 
@@ -38,8 +38,8 @@ class PhoneVerificationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().changelist_view(request, extra_context)
 
     def _warnings(self) -> Iterator[str]:
-        oldest_due = statistics.oldest_due()
-        if oldest_due is not None and oldest_due > statistics.LONG_QUEUED:
+        oldest_due = health.oldest_due()
+        if oldest_due is not None and health.waits_too_long(oldest_due):
             yield _(
                 "A code has been waiting to be sent for %(minutes)d min. Are the "
                 "worker and the sweep running?"
@@ -56,13 +56,13 @@ class PhoneVerificationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return row.masked_number
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """The page's own filters alone, or the admin answers with a redirect.
+        """Allow only list_filter lookups; the admin answers others with a redirect.
 
-        By any other, a number or a request_id could be guessed digit by digit, and
-        some values end in a database error.
+        By others, a number or a request_id could be guessed digit by digit, and some
+        values end in a database error.
         """
-        is_own = lookup.removesuffix("__exact") in self.list_filter
-        if not is_own or "\0" in value:
+        is_filter = lookup.removesuffix("__exact") in self.list_filter
+        if not is_filter or "\0" in value:
             raise IncorrectLookupParameters
         return True
 

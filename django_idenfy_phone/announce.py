@@ -1,4 +1,4 @@
-"""Sends the signals, so that every receiver runs, and keeps trying."""
+"""Sends the signals, so that every receiver runs, and tries again where one failed."""
 
 import logging
 import uuid
@@ -6,42 +6,45 @@ from collections.abc import Iterable
 
 from django.utils import timezone
 
-from .models import ANNOUNCE_PATIENCE, PhoneVerification
+from .models import PhoneVerification
 from .signals import phone_verified, send_failed
+from .transitions import RECEIVER_GRACE, PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
 
 
 def verified(pk: uuid.UUID) -> None:
-    """T12: send ``phone_verified``; the sweep tries again what failed. Never raises."""
+    """T12: send ``phone_verified``. Never raises: the sweep tries again what failed."""
+    rows = PhoneVerification.objects
     try:
-        _send_verified(pk)
+        row = rows.take_announcement(pk)
+        if row is None:
+            return
+        answers = phone_verified.send_robust(
+            PhoneVerification, verification=row, user=row.user
+        )
+        if not any(isinstance(answer, Exception) for _, answer in answers):
+            rows.mark_announced(row)
+        elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
+            logger.critical(
+                "Verification %s: receivers of phone_verified have failed for a day.",
+                pk,
+            )
     except Exception:
         logger.exception("Verification %s could not be announced.", pk)
-
-
-def _send_verified(pk: uuid.UUID) -> None:
-    rows = PhoneVerification.objects.primary()
-    row = rows.take_announcement(pk)
-    if row is None:
-        return
-    answers = phone_verified.send_robust(
-        PhoneVerification, verification=row, user=row.user
-    )
-    if not any(isinstance(answer, Exception) for _, answer in answers):
-        rows.mark_announced(row)
-    elif row.verified_at and timezone.now() - row.verified_at >= ANNOUNCE_PATIENCE:
-        logger.critical(
-            "Verification %s: receivers of phone_verified have failed for a day.", pk
-        )
 
 
 def failed(pks: Iterable[uuid.UUID]) -> None:
     """Send ``send_failed`` for rows that just failed. Best effort, never raises."""
     try:
-        for row in PhoneVerification.objects.primary().filter(pk__in=list(pks)):
+        for row in PhoneVerification.objects.filter(pk__in=list(pks)):
             send_failed.send_robust(
                 PhoneVerification, verification=row, failure=row.failure
             )
     except Exception:
         logger.exception("send_failed could not be sent.")
+
+
+def settle_and_announce(rows: PhoneVerificationQuerySet) -> None:
+    """End those of ``rows`` that are late, and announce which of them failed."""
+    failed(rows.settle())

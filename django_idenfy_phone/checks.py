@@ -1,72 +1,31 @@
-"""A wrong setting is found at start-up, not at the first SMS. No value is printed."""
+"""System checks: a wrong setting is found at start-up, and no value is printed."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import phonenumbers
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import router
+from django.utils.module_loading import import_string
+from phonenumbers import SUPPORTED_REGIONS
 
 from .conf import DEFAULT_SEND_LIMITS, PREFIX, Settings, conf, parse_limit
-from .models import PhoneVerification
+from .models import primary_alias
 from .phone import NUMBER_TYPES
 
 APP = "django_idenfy_phone"
 DAY = timedelta(days=1)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
+KEY_PAIR_HINT = "Set both to the key pair of your iDenfy account."
 
 
-def _error(number: int, name: str, problem: str, hint: str) -> Error:
-    return Error(f"{PREFIX}{name} {problem}", hint=hint, id=f"{APP}.E{number:03}")
-
-
-def _warning(number: int, problem: str, hint: str) -> Warning:
-    return Warning(problem, hint=hint, id=f"{APP}.W{number:03}")
-
-
-@register(Tags.security)
-def check_account(**kwargs: Any) -> Iterator[CheckMessage]:
-    if not _is_safe_url(conf.API_URL):
-        yield _error(
-            1,
-            "API_URL",
-            "must be an https URL of a host alone.",
-            'Such as "https://ivs.idenfy.com". http is for loopback only.',
-        )
-    for number, name in ((2, "API_KEY"), (3, "API_SECRET")):
-        value = getattr(conf, name)
-        if not (isinstance(value, str) and re.fullmatch("[!-~]*", value)):
-            yield _error(
-                number,
-                name,
-                "must be text without spaces or line breaks.",
-                "Copy it again from iDenfy's dashboard.",
-            )
-    if not (conf.API_KEY and conf.API_SECRET):
-        yield _warning(
-            1,
-            f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be sent.",
-            "Set both to the key pair of your iDenfy account.",
-        )
-
-
-@register(Tags.security, deploy=True)
-def check_account_for_deploy(**kwargs: Any) -> Iterator[CheckMessage]:
-    if not (conf.API_KEY and conf.API_SECRET):
-        yield _error(
-            4,
-            "API_KEY",
-            f"or {PREFIX}API_SECRET is not set: no code can be sent.",
-            "Set both to the key pair of your iDenfy account.",
-        )
-
-
-def _is_safe_url(url: object) -> bool:
+def is_bare_url(url: object) -> bool:
+    """Whether it is https, or http to loopback, with a host and nothing after it."""
     if not isinstance(url, str) or not re.fullmatch("[!-~]+", url):
         return False
     try:
@@ -81,43 +40,17 @@ def _is_safe_url(url: object) -> bool:
     return bool(host) and "@" not in parts.netloc and is_bare and is_private
 
 
-@register
-def check_numbers(**kwargs: Any) -> Iterator[CheckMessage]:
-    name = conf.SENDER_NAME
-    if name is not None and not (
-        isinstance(name, str) and re.fullmatch("[!-~]([ -~]{0,9}[!-~])?", name)
-    ):
-        yield _error(
-            5,
-            "SENDER_NAME",
-            "must be 1 to 11 plain characters.",
-            "iDenfy takes at most 11. Leave it out for iDenfy's own name.",
-        )
-    if conf.REGIONS is None:
-        yield _warning(
-            2,
-            f"{PREFIX}REGIONS is not set: codes are sent to every country.",
-            'List the countries of your users, such as ["LT", "GB"], to keep fraud '
-            "with costly numbers out. To allow all, list phonenumbers."
-            "SUPPORTED_REGIONS.",
-        )
-    elif not _is_some_of(conf.REGIONS, phonenumbers.SUPPORTED_REGIONS):
-        yield _error(
-            6,
-            "REGIONS",
-            "must be a list of ISO 3166-1 codes in capitals.",
-            'Such as ["LT", "GB"].',
-        )
-    if not _is_some_of(conf.NUMBER_TYPES, set(NUMBER_TYPES) - {"unknown"}):
-        yield _error(
-            7,
-            "NUMBER_TYPES",
-            "must be a list of number types.",
-            f"Choose from {', '.join(sorted(set(NUMBER_TYPES) - {'unknown'}))}.",
-        )
+def is_credential(value: object) -> bool:
+    return not value or (isinstance(value, str) and bool(re.fullmatch("[!-~]+", value)))
 
 
-def _is_some_of(value: object, known: set[str]) -> bool:
+def is_sender_name(value: object) -> bool:
+    return value is None or (
+        isinstance(value, str) and bool(re.fullmatch("[!-~]([ -~]{0,9}[!-~])?", value))
+    )
+
+
+def is_some_of(value: object, known: set[str]) -> bool:
     return (
         isinstance(value, Sequence | set | frozenset)
         and not isinstance(value, str)
@@ -126,108 +59,32 @@ def _is_some_of(value: object, known: set[str]) -> bool:
     )
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_int(value: object, lowest: int, highest: int) -> bool:
+    if not isinstance(value, int) or isinstance(value, bool):
+        return False
+    return lowest <= value <= highest
 
 
-@register
-def check_times_and_counts(**kwargs: Any) -> Iterator[CheckMessage]:
-    for number, name in (
-        (8, "CODE_LIFETIME"),
-        (11, "SEND_DEADLINE"),
-        (15, "REDEEM_WITHIN"),
-    ):
-        value = getattr(conf, name)
-        if not (isinstance(value, timedelta) and timedelta(0) < value <= DAY):
-            yield _error(
-                number,
-                name,
-                "must be a timedelta of up to a day.",
-                "Such as timedelta(minutes=3).",
-            )
-    if not (_is_int(conf.MAX_CHECKS) and 1 <= conf.MAX_CHECKS <= 10):
-        yield _error(
-            9,
-            "MAX_CHECKS",
-            "must be a whole number from 1 to 10.",
-            "Each check is a guess at one of 10,000 codes.",
-        )
-    steps = conf.RESEND_COOLDOWN
-    if not (
-        isinstance(steps, Sequence)
-        and len(steps) > 0
-        and all(_is_int(step) and 0 <= step <= 86400 for step in steps)
-        and list(steps) == sorted(steps)
-    ):
-        yield _error(
-            10,
-            "RESEND_COOLDOWN",
-            "must be seconds, each at least the one before.",
-            "Such as (60, 120, 300).",
-        )
-    timeout = conf.TIMEOUT
-    is_number = _is_int(timeout) or isinstance(timeout, float)
-    if not (is_number and 0 < timeout <= 12):
-        yield _error(
-            12,
-            "TIMEOUT",
-            "must be seconds, above 0 and up to 12.",
-            "A worker holds a row for 45 seconds, and all of a send must fit.",
-        )
-    if not isinstance(conf.ALLOW_ANONYMOUS, bool):
-        yield _error(
-            13,
-            "ALLOW_ANONYMOUS",
-            "must be True or False.",
-            "With True, visitors without a login may start.",
-        )
+def is_up_to_a_day(value: object) -> bool:
+    return isinstance(value, timedelta) and timedelta(0) < value <= DAY
 
 
-@register
-def check_limits(**kwargs: Any) -> Iterator[CheckMessage]:
-    limits = getattr(settings, PREFIX + "SEND_LIMITS", {})
-    if not (
-        isinstance(limits, dict)
-        and all(kind in DEFAULT_SEND_LIMITS for kind in limits)
-        and all(map(_are_limits, limits.values()))
-    ):
-        yield _error(
-            14,
-            "SEND_LIMITS",
-            "must map kinds to lists of limits.",
-            f'Such as {{"number": ("3/10m", "5/d")}}: a count above 0, and a window in '
-            f"s, m, h or d. The kinds are {', '.join(DEFAULT_SEND_LIMITS)}.",
-        )
-    elif conf.ALLOW_ANONYMOUS and not (conf.SEND_LIMITS["network"] or _guard()):
-        yield _warning(
-            7,
-            f"{PREFIX}ALLOW_ANONYMOUS is on, with no limit by network and no guard.",
-            f"Set {PREFIX}START_GUARD, such as a captcha, or a limit by network.",
-        )
-    rate = getattr(settings, PREFIX + "SEND_RATE", None)
-    if rate is not None and not _are_limits([rate]):
-        yield _error(
-            18,
-            "SEND_RATE",
-            "must be a count and a window, or None.",
-            'Such as "1/s".',
-        )
-    for number, name in ((16, "START_GUARD"), (17, "CLIENT_NETWORK")):
-        try:
-            function = getattr(conf, name)
-        # A path that begins with a dot raises the last two.
-        except (ImportError, TypeError, ValueError):
-            function = "not to be imported"
-        if function is not None and not callable(function):
-            yield _error(
-                number,
-                name,
-                "must be a function or the dotted path of one.",
-                'Such as "accounts.guards.captcha".',
-            )
+def are_growing_seconds(value: object) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and len(value) > 0
+        and all(is_int(step, 0, 86400) for step in value)
+        and list(value) == sorted(value)
+    )
 
 
-def _are_limits(texts: object) -> bool:
+def is_timeout(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 < value <= 12
+
+
+def are_limits(texts: object) -> bool:
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         return False
     try:
@@ -236,8 +93,212 @@ def _are_limits(texts: object) -> bool:
         return False
 
 
-def _guard() -> object:
-    return getattr(settings, PREFIX + "START_GUARD", None)
+def are_limits_by_kind(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(kind in DEFAULT_SEND_LIMITS for kind in value)
+        and all(map(are_limits, value.values()))
+    )
+
+
+def is_function(value: object) -> bool:
+    """Whether it is None, a callable, or the dotted path of one."""
+    try:
+        value = import_string(value) if isinstance(value, str) else value
+    # A path that begins with a dot raises the last two.
+    except (ImportError, TypeError, ValueError):
+        return False
+    return value is None or callable(value)
+
+
+class Rule(NamedTuple):
+    """What a setting must be where it is set; ``number`` is that of the check's id."""
+
+    number: int
+    name: str
+    is_valid: Callable[[Any], bool]
+    problem: str
+    hint: str
+
+    def error(self) -> Error:
+        return Error(
+            f"{PREFIX}{self.name} {self.problem}",
+            hint=self.hint,
+            id=f"{APP}.E{self.number:03}",
+        )
+
+
+def credential_rule(number: int, name: str) -> Rule:
+    return Rule(
+        number,
+        name,
+        is_credential,
+        "must be text without spaces or line breaks.",
+        "Copy it again from iDenfy's dashboard.",
+    )
+
+
+def function_rule(number: int, name: str) -> Rule:
+    return Rule(
+        number,
+        name,
+        is_function,
+        "must be a function or the dotted path of one.",
+        'Such as "accounts.guards.captcha".',
+    )
+
+
+def duration_rule(number: int, name: str) -> Rule:
+    return Rule(
+        number,
+        name,
+        is_up_to_a_day,
+        "must be a timedelta of up to a day.",
+        "Such as timedelta(minutes=3).",
+    )
+
+
+ACCOUNT_RULES = (
+    Rule(
+        1,
+        "API_URL",
+        is_bare_url,
+        "must be an https URL of a host alone.",
+        'Such as "https://ivs.idenfy.com". http is for loopback only.',
+    ),
+    credential_rule(2, "API_KEY"),
+    credential_rule(3, "API_SECRET"),
+)
+RULES = (
+    Rule(
+        5,
+        "SENDER_NAME",
+        is_sender_name,
+        "must be 1 to 11 plain characters.",
+        "iDenfy takes at most 11. Leave it out for iDenfy's own name.",
+    ),
+    Rule(
+        6,
+        "REGIONS",
+        lambda value: value is None or is_some_of(value, SUPPORTED_REGIONS),
+        "must be a list of ISO 3166-1 codes in capitals.",
+        'Such as ["LT", "GB"].',
+    ),
+    Rule(
+        7,
+        "NUMBER_TYPES",
+        lambda value: is_some_of(value, KNOWN_TYPES),
+        "must be a list of number types.",
+        f"Choose from {', '.join(sorted(KNOWN_TYPES))}.",
+    ),
+    duration_rule(8, "CODE_LIFETIME"),
+    Rule(
+        9,
+        "MAX_CHECKS",
+        lambda value: is_int(value, 1, 10),
+        "must be a whole number from 1 to 10.",
+        "Each check is a guess at one of 10,000 codes.",
+    ),
+    Rule(
+        10,
+        "RESEND_COOLDOWN",
+        are_growing_seconds,
+        "must be seconds, each at least the one before.",
+        "Such as (60, 120, 300).",
+    ),
+    duration_rule(11, "SEND_DEADLINE"),
+    Rule(
+        12,
+        "TIMEOUT",
+        is_timeout,
+        "must be seconds, above 0 and up to 12.",
+        "A worker holds a row for 45 seconds, and all of a send must fit.",
+    ),
+    Rule(
+        13,
+        "ALLOW_ANONYMOUS",
+        lambda value: isinstance(value, bool),
+        "must be True or False.",
+        "With True, visitors without a login may start.",
+    ),
+    Rule(
+        14,
+        "SEND_LIMITS",
+        are_limits_by_kind,
+        "must map kinds to lists of limits.",
+        'Such as {"number": ("3/10m", "5/d")}: a count above 0, and a window in '
+        f"s, m, h or d. The kinds are {', '.join(DEFAULT_SEND_LIMITS)}.",
+    ),
+    duration_rule(15, "REDEEM_WITHIN"),
+    function_rule(16, "START_GUARD"),
+    function_rule(17, "CLIENT_NETWORK"),
+    Rule(
+        18,
+        "SEND_RATE",
+        lambda value: value is None or are_limits([value]),
+        "must be a count and a window, or None.",
+        'Such as "1/s".',
+    ),
+)
+
+
+def broken(rules: Sequence[Rule]) -> Iterator[Error]:
+    """An error for each setting that breaks its rule."""
+    for rule in rules:
+        name = PREFIX + rule.name
+        if hasattr(settings, name) and not rule.is_valid(getattr(settings, name)):
+            yield rule.error()
+
+
+def warning(number: int, problem: str, hint: str) -> Warning:
+    return Warning(problem, hint=hint, id=f"{APP}.W{number:03}")
+
+
+@register(Tags.security)
+def check_account(**kwargs: Any) -> Iterator[CheckMessage]:
+    yield from broken(ACCOUNT_RULES)
+    if not conf.has_credentials:
+        yield warning(
+            1,
+            f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be sent.",
+            KEY_PAIR_HINT,
+        )
+
+
+@register(Tags.security, deploy=True)
+def check_account_for_deploy(**kwargs: Any) -> Iterator[CheckMessage]:
+    if not conf.has_credentials:
+        yield Error(
+            f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be sent.",
+            hint=KEY_PAIR_HINT,
+            id=f"{APP}.E004",
+        )
+
+
+@register
+def check_settings(**kwargs: Any) -> Iterator[CheckMessage]:
+    yield from broken(RULES)
+
+
+@register
+def check_abuse(**kwargs: Any) -> Iterator[CheckMessage]:
+    if conf.REGIONS is None:
+        yield warning(
+            2,
+            f"{PREFIX}REGIONS is not set: codes are sent to every country.",
+            'List the countries of your users, such as ["LT", "GB"], to keep fraud '
+            "with costly numbers out. To allow all, list phonenumbers."
+            "SUPPORTED_REGIONS.",
+        )
+    limits = getattr(settings, PREFIX + "SEND_LIMITS", {})
+    has_network_limit = not are_limits_by_kind(limits) or conf.SEND_LIMITS["network"]
+    has_guard = getattr(settings, PREFIX + "START_GUARD", None)
+    if conf.ALLOW_ANONYMOUS and not (has_network_limit or has_guard):
+        yield warning(
+            7,
+            f"{PREFIX}ALLOW_ANONYMOUS is on, with no limit by network and no guard.",
+            f"Set {PREFIX}START_GUARD, such as a captcha, or a limit by network.",
+        )
 
 
 @register
@@ -245,7 +306,7 @@ def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
     known = {PREFIX + name for name in dir(Settings) if name.isupper()}
     for name in dir(settings):
         if name.startswith(PREFIX) and name not in known:
-            yield _warning(
+            yield warning(
                 4, f"{name} is no setting of this app.", "Look for a spelling mistake."
             )
 
@@ -253,13 +314,13 @@ def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
 @register
 def check_project(**kwargs: Any) -> Iterator[CheckMessage]:
     if not settings.USE_TZ:
-        yield _warning(
+        yield warning(
             5,
             "USE_TZ is off.",
             "When the clocks change, codes end an hour early or late.",
         )
-    if router.db_for_write(PhoneVerification) != router.db_for_write(get_user_model()):
-        yield _warning(
+    if primary_alias() != router.db_for_write(get_user_model()):
+        yield warning(
             6,
             "Users and phone verifications live in different databases.",
             "No foreign key guards them there: route both to one database.",

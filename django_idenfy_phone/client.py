@@ -1,4 +1,4 @@
-"""iDenfy's phone verification API: the only room that knows URLs, keys and requests.
+"""iDenfy's phone verification API. Only this module knows its URLs and JSON keys.
 
 Sending is paid and cannot be repeated safely, so each answer becomes a typed error
 that says what the caller can do next. The facts come from iDenfy's pages
@@ -14,6 +14,7 @@ import ssl
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any, NamedTuple, Self
 
 import requests
@@ -39,14 +40,15 @@ from .strict_json import load_object
 
 SEND_PATH = "/fraud/send-sms"
 VERIFY_PATH = "/fraud/verify-sms"
-CONNECT_TIMEOUT = 3.05
-READ_TIMEOUT = 8
-MAX_ANSWER = 64 * 1024
-RETRY_AFTER_RANGE = (1, 300)
+CONNECT_TIMEOUT_SECONDS = 3.05
+READ_TIMEOUT_SECONDS = 8
+MAX_ANSWER_BYTES = 64 * 1024
+MIN_RETRY_AFTER = timedelta(seconds=1)
+MAX_RETRY_AFTER = timedelta(seconds=300)
 
 HEADERS = {
     "Accept": "application/json",
-    # An inflating body could fill the memory.
+    # A compressed body could fill the memory when it is inflated.
     "Accept-Encoding": "identity",
     "User-Agent": f"django-idenfy-phone/{__version__}",
 }
@@ -54,14 +56,16 @@ HEADERS = {
 VALUE_IDENTIFIERS = {"BAD_VALUE", "MISSING_VALUE", "VALIDATION_ERROR"}
 ACCOUNT_IDENTIFIERS = {"PERMISSIONS_ERROR", "PARTNER_CONTRACT_ERROR"}
 
-# requests raises one ConnectionError for "refused" and for "hung up after reading".
-# Only what it wraps proves that nothing was written.
+# requests raises the same ConnectionError for "refused" and for "the server read the
+# request, then hung up". Only what it wraps proves that nothing was written.
 NEVER_LEFT = (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)
 
 _thread = threading.local()
 
 
 class Answer(NamedTuple):
+    """iDenfy's answer. ``members`` is empty for a body that is no JSON object."""
+
     status: int
     headers: Mapping[str, str]
     members: dict[str, Any]
@@ -95,7 +99,7 @@ class IdenfyClient:
         payload = {"phone_number": phone_number}
         if conf.SENDER_NAME:
             payload["sender_name"] = conf.SENDER_NAME
-        # A stale pooled connection would be ambiguous, and money is at stake.
+        # A fresh connection: an error of a stale one would not tell whether it sent.
         with _new_session() as session:
             answer = _post(session, SEND_PATH, payload)
         request_id = answer.members.get("request_id")
@@ -124,7 +128,7 @@ class IdenfyClient:
 
 
 def _send_error(answer: Answer) -> IdenfyError:
-    """What a caller can do next. The identifier counts before the status."""
+    """An error for what the caller can do next, by identifier first, then by status."""
     identifier, status = answer.identifier, answer.status
     error: type[IdenfyError] = OutcomeUnknown
     if identifier == "TOO_MANY_REQUESTS":
@@ -162,8 +166,8 @@ def _rate_limited(answer: Answer) -> RateLimited:
     )
 
 
-def _retry_after(text: str) -> float | None:
-    """Seconds or an HTTP date, clamped to 1…300 s; None for anything else."""
+def _retry_after(text: str) -> timedelta | None:
+    """Read seconds or an HTTP date, clamped to 1…300 s; None for anything else."""
     if re.fullmatch("[0-9]{1,9}", text.strip()):
         seconds = float(text)
     else:
@@ -172,13 +176,12 @@ def _retry_after(text: str) -> float | None:
         except (ValueError, OverflowError):
             return None
         seconds = moment - timezone.now().timestamp()
-    shortest, longest = RETRY_AFTER_RANGE
-    return float(max(shortest, min(seconds, longest)))
+    return max(MIN_RETRY_AFTER, min(timedelta(seconds=seconds), MAX_RETRY_AFTER))
 
 
 @sensitive_variables()
 def _post(session: requests.Session, path: str, payload: dict[str, str]) -> Answer:
-    if not (conf.API_KEY and conf.API_SECRET):
+    if not conf.has_credentials:
         raise KeyRefused("API key or secret not set")
     seconds = conf.TIMEOUT
     try:
@@ -189,17 +192,21 @@ def _post(session: requests.Session, path: str, payload: dict[str, str]) -> Answ
                 json=payload,
                 auth=(conf.API_KEY, conf.API_SECRET),
                 headers=HEADERS,
-                timeout=(min(CONNECT_TIMEOUT, seconds), min(READ_TIMEOUT, seconds)),
+                timeout=(
+                    min(CONNECT_TIMEOUT_SECONDS, seconds),
+                    min(READ_TIMEOUT_SECONDS, seconds),
+                ),
                 allow_redirects=False,
                 stream=True,
             ) as response,
         ):
-            body = response.raw.read(MAX_ANSWER + 1, decode_content=False)
+            body = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
     except (requests.RequestException, HTTPError, OSError) as error:
+        name = type(error).__name__
         if _never_left(error):
-            raise NeverSent(_kind(error)) from error
-        raise OutcomeUnknown(_kind(error)) from error
-    if len(body) > MAX_ANSWER:
+            raise NeverSent(name) from error
+        raise OutcomeUnknown(name) from error
+    if len(body) > MAX_ANSWER_BYTES:
         raise OutcomeUnknown(f"HTTP {response.status_code}, oversized answer")
     return Answer(response.status_code, response.headers, _members(body))
 
@@ -212,22 +219,18 @@ def _members(body: bytes) -> dict[str, Any]:
 
 
 def _never_left(error: BaseException) -> bool:
-    # Not __context__: a host may call us while it handles an error of its own.
+    # Not __context__: a host may call this while it handles an error of its own.
     wrapped = [*error.args, getattr(error, "reason", None)]
     return isinstance(error, NEVER_LEFT) or any(
         _never_left(cause) for cause in wrapped if isinstance(cause, BaseException)
     )
 
 
-def _kind(error: BaseException) -> str:
-    return type(error).__name__
-
-
 class _Deadline:
-    """Cuts an answer off that takes too long in all.
+    """Cuts off an answer that takes too long in all.
 
-    The timeout of requests starts anew with every byte, so a server that drips could
-    hold a worker for hours.
+    The timeout of requests starts anew with each byte, so a server that sends one byte
+    at a time could hold a worker for hours.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -250,8 +253,8 @@ class _Deadline:
 
     def _cut(self) -> None:
         if self._socket is not None:
-            # Not SSLSocket.shutdown, which would tear the TLS state away from under
-            # the thread that reads.
+            # Not SSLSocket.shutdown, which removes the TLS state while the other
+            # thread reads with it.
             with suppress(OSError):
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
@@ -298,7 +301,7 @@ def _new_session() -> requests.Session:
 
 
 def _pooled_session() -> requests.Session:
-    """One session a thread and process: a connection must not cross a fork."""
+    """One session for each thread and process: no connection may cross a fork."""
     if getattr(_thread, "pid", None) != os.getpid():
         _thread.session, _thread.pid = _new_session(), os.getpid()
     session: requests.Session = _thread.session

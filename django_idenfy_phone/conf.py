@@ -27,13 +27,14 @@ def _get_callable(name: str) -> Callable[..., Any] | None:
 
 
 class Limit(NamedTuple):
-    """At most so many sends in any ``window``."""
+    """At most ``sends`` sends in any ``window``."""
 
     sends: int
     window: timedelta
 
     @property
     def interval(self) -> timedelta:
+        """The time between two sends at an even rate."""
         return self.window / self.sends
 
 
@@ -45,8 +46,8 @@ DEFAULT_SEND_LIMITS = {
     "block": ("20/h",),
     "site": ("1000/h",),
 }
-# 3,600 sends an hour leave 6,400 of the account's 10,000 requests an hour
-# (IDENFY.md, TOO_MANY_REQUESTS) to checks.
+# 3,600 sends an hour leave 6,400 for checks: iDenfy allows an account 10,000 requests
+# an hour (documentation.idenfy.com, TOO_MANY_REQUESTS).
 DEFAULT_SEND_RATE: str | None = "1/s"
 
 
@@ -65,18 +66,27 @@ class Settings:
 
     @property
     def API_KEY(self) -> str:
+        """The key of iDenfy's API key pair; "" where it is not set."""
         return _get("API_KEY", "") or ""
 
     @property
     def API_SECRET(self) -> str:
+        """The secret of iDenfy's API key pair; "" where it is not set."""
         return _get("API_SECRET", "") or ""
 
     @property
+    def has_credentials(self) -> bool:
+        """Whether both halves of the key pair are set."""
+        return bool(self.API_KEY and self.API_SECRET)
+
+    @property
     def API_URL(self) -> str:
+        """Scheme and host of iDenfy's API, without a path."""
         return _get("API_URL", "https://ivs.idenfy.com")
 
     @property
     def SENDER_NAME(self) -> str | None:
+        """At most 11 characters; None is iDenfy's default."""
         return _get("SENDER_NAME", None)
 
     @property
@@ -91,11 +101,16 @@ class Settings:
 
     @property
     def CODE_LIFETIME(self) -> timedelta:
-        """10 minutes cover iDenfy's two calls after the SMS (IDENFY.md, "Calls")."""
+        """How long a code can be confirmed.
+
+        10 minutes cover the two calls that iDenfy makes after the SMS
+        (documentation.idenfy.com/other-fraud/PhoneVerification).
+        """
         return _get("CODE_LIFETIME", timedelta(minutes=10))
 
     @property
     def MAX_CHECKS(self) -> int:
+        """How many codes can be tried for one SMS."""
         return _get("MAX_CHECKS", 3)
 
     @property
@@ -105,7 +120,7 @@ class Settings:
 
     @property
     def SEND_LIMITS(self) -> dict[str, tuple[Limit, ...]]:
-        """Limits a number, user, network, block of numbers and site.
+        """The limits of a number, user, network, block of numbers and site.
 
         A kind that the setting leaves out keeps its default; an empty one has none.
         """
@@ -114,12 +129,13 @@ class Settings:
 
     @property
     def SEND_RATE(self) -> Limit | None:
-        """How fast all workers together send; None is without a pace."""
+        """How fast all workers together send; None is as fast as they can."""
         text = _get("SEND_RATE", DEFAULT_SEND_RATE)
         return parse_limit(text) if text is not None else None
 
     @property
     def REDEEM_WITHIN(self) -> timedelta:
+        """How long after it was verified a proof can be redeemed."""
         return _get("REDEEM_WITHIN", timedelta(minutes=15))
 
     @property
@@ -134,6 +150,7 @@ class Settings:
 
     @property
     def SEND_DEADLINE(self) -> timedelta:
+        """How long after its start a code may still be sent."""
         return _get("SEND_DEADLINE", timedelta(minutes=3))
 
     @property
@@ -143,6 +160,7 @@ class Settings:
 
     @property
     def ALLOW_ANONYMOUS(self) -> bool:
+        """Whether visitors without a login may start."""
         return _get("ALLOW_ANONYMOUS", False)
 
 

@@ -1,16 +1,17 @@
-"""The worker's half: hand one row to iDenfy, once."""
+"""The worker's half: hand one row to iDenfy, once. The mirror of ``checking``."""
 
 import logging
 import random
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from . import announce
+from . import announce, gate
 from .client import IdenfyClient
 from .exceptions import (
     AccountRefused,
@@ -21,44 +22,71 @@ from .exceptions import (
     OutcomeUnknown,
     RateLimited,
 )
-from .models import (
-    MAX_SEND_ATTEMPTS,
-    SEND_LEASE,
-    Failure,
-    PhoneVerification,
-    ProviderGate,
-    Status,
-)
-from .transactions import persisted
+from .models import PhoneVerification, primary_alias
+from .statuses import Failure, Status
+from .transactions import retry_on_abort, retry_on_lost_connection
+from .transitions import MAX_SEND_ATTEMPTS, SEND_LEASE
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-JITTER_BASE = 2.0
-JITTER_CAP = 30.0
+JITTER_BASE = timedelta(seconds=2)
+JITTER_CAP = timedelta(seconds=30)
 
 
-def deliver(pk: uuid.UUID) -> float | None:
+def deliver(pk: uuid.UUID) -> timedelta | None:
     """Send one queued row. Safe to call any number of times, at once or again.
 
-    Returns the seconds after which to call again, or None when there is no need to.
+    Returns how long to wait before calling again, or None where there is no need to.
     """
-    rows = PhoneVerification.objects.primary()
-    row = rows.claim(pk)
+    row = claim(pk)
     if row is None:
-        announce.failed(rows.filter(pk=pk).settle())
-        if not rows.filter(pk=pk).exists():
+        rows = PhoneVerification.objects.filter(pk=pk)
+        announce.settle_and_announce(rows)
+        if not rows.exists():
             logger.warning("Verification %s is gone: nothing is sent.", pk)
     elif row.status == Status.FAILED:
         announce.failed([pk])
     elif row.status == Status.QUEUED:
-        return max(0.0, (row.next_send_at - timezone.now()).total_seconds())
+        return max(timedelta(0), row.next_send_at - timezone.now())
     else:
         return _send(row)
     return None
 
 
-def _send(row: PhoneVerification) -> float | None:
+def claim(pk: uuid.UUID) -> PhoneVerification | None:
+    """T1, T1b or T6: take a due row for sending, or reserve its slot.
+
+    Returns the changed row: sending for SEND_LEASE, queued until its slot, or failed
+    where that slot comes too late. None where the row is not due.
+    """
+
+    def claim_or_reserve() -> PhoneVerification | None:
+        with transaction.atomic(using=primary_alias(), durable=True):
+            provider_gate = gate.acquire()
+            now = timezone.now()
+            row = PhoneVerification.objects.due(now).filter(pk=pk).first()
+            if row is None:
+                return None
+            slot = gate.reserve_slot(provider_gate, row, now)
+            if not _move_to_slot(row, slot, now):
+                return None
+            provider_gate.save(using=primary_alias())
+            return PhoneVerification.objects.get(pk=pk)
+
+    return retry_on_abort(claim_or_reserve, primary_alias())
+
+
+def _move_to_slot(row: PhoneVerification, slot: datetime, now: datetime) -> bool:
+    rows = PhoneVerification.objects
+    if slot <= now:
+        return rows.start_sending(row, now)
+    if slot < row.send_by:
+        return rows.wait_for_slot(row, slot, now)
+    return rows.fail_as_late(row, now)
+
+
+def _send(row: PhoneVerification) -> timedelta | None:
     try:
         if row.claimed_at is None or timezone.now() > row.claimed_at + SEND_LEASE / 2:
             raise OutcomeUnknown("the worker was frozen before it connected")
@@ -66,63 +94,58 @@ def _send(row: PhoneVerification) -> float | None:
     except (NeverSent, RateLimited) as error:
         return _send_again(row, error)
     except IdenfyError as error:
-        _end(row, error)
+        _fail(row, error)
     except Exception as error:
         # Such as a soft time limit in the middle of the request.
-        _end(row, OutcomeUnknown(type(error).__name__))
+        _fail(row, OutcomeUnknown(type(error).__name__))
         raise
     else:
-        _complete_sent(row, request_id)
+        _complete(row, request_id)
     return None
 
 
-def _send_again(row: PhoneVerification, error: NeverSent | RateLimited) -> float | None:
-    """T3, or T4 when that would be too late."""
-    delay = _delay(row, error)
-    next_send_at = timezone.now() + timedelta(seconds=delay)
+def _send_again(
+    row: PhoneVerification, error: NeverSent | RateLimited
+) -> timedelta | None:
+    """T3, or T4 where no attempts or no time are left."""
+    delay = _retry_delay(row, error)
+    next_send_at = timezone.now() + delay
     is_last = row.send_attempts >= MAX_SEND_ATTEMPTS or next_send_at >= row.send_by
     if is_last:
-        _end(row, error)
+        _fail(row, error)
     else:
         logger.warning("Verification %s: %s, trying again.", row.pk, error)
-        rows = PhoneVerification.objects.primary()
-        is_last = not _complete(lambda: rows.requeue(row, next_send_at))
-    if isinstance(error, RateLimited):
-        _complete(
-            lambda: ProviderGate.change(lambda gate: gate.pause_sends(next_send_at))
+        is_last = not _write(
+            partial(PhoneVerification.objects.requeue, row, next_send_at)
         )
+    if isinstance(error, RateLimited):
+        _write(partial(gate.pause_sends, next_send_at))
     return None if is_last else delay
 
 
-def _delay(row: PhoneVerification, error: NeverSent | RateLimited) -> float:
+def _retry_delay(row: PhoneVerification, error: NeverSent | RateLimited) -> timedelta:
+    """As long as iDenfy said, else full jitter, whose cap doubles each attempt."""
     if isinstance(error, RateLimited) and error.retry_after is not None:
         return error.retry_after
-    longest = min(JITTER_CAP, JITTER_BASE * 2**row.send_attempts)
-    return random.uniform(0, longest)
+    longest: timedelta = min(JITTER_CAP, JITTER_BASE * 2**row.send_attempts)
+    return longest * random.random()
 
 
-def _end(row: PhoneVerification, error: IdenfyError) -> None:
+def _fail(row: PhoneVerification, error: IdenfyError) -> None:
     """T4 or T5."""
-    failure = _failure(error)
+    failure = _failure_for(error)
     logger.warning("Verification %s: %s (%s).", row.pk, failure.value, error)
-    rows = PhoneVerification.objects.primary()
-    if _complete(lambda: rows.fail(row, failure, error.identifier)):
+    fail = partial(PhoneVerification.objects.fail, row, failure, error.identifier)
+    if _write(fail):
         announce.failed([row.pk])
     if isinstance(error, AccountRefused):
-        _note_account_fault(error)
+        now, is_key_refused = timezone.now(), isinstance(error, KeyRefused)
+        note = partial(gate.note_account_fault, now, is_key_refused=is_key_refused)
+        if _write(note):
+            logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
 
 
-def _note_account_fault(error: AccountRefused) -> None:
-    now, is_certain = timezone.now(), isinstance(error, KeyRefused)
-    if _complete(
-        lambda: ProviderGate.change(
-            lambda gate: gate.note_account_fault(now, is_certain=is_certain)
-        )
-    ):
-        logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
-
-
-def _failure(error: IdenfyError) -> Failure:
+def _failure_for(error: IdenfyError) -> Failure:
     match error:
         case NeverSent():
             return Failure.UNREACHABLE
@@ -136,16 +159,16 @@ def _failure(error: IdenfyError) -> Failure:
             return Failure.UNKNOWN
 
 
-def _complete_sent(row: PhoneVerification, request_id: str) -> None:
-    """T2. A request_id of another row proves nothing about this one: T5."""
-    rows = PhoneVerification.objects.primary()
+def _complete(row: PhoneVerification, request_id: str) -> None:
+    """T2, or T5 for the request_id of another row, which proves nothing here."""
     try:
-        _complete(lambda: rows.mark_sent(row, request_id))
-        _complete(ProviderGate.note_success)
+        _write(partial(PhoneVerification.objects.mark_sent, row, request_id))
+        _write(gate.note_success)
     except IntegrityError:
         logger.critical("iDenfy gave verification %s a request_id twice.", row.pk)
-        _end(row, OutcomeUnknown("request_id seen before"))
+        _fail(row, OutcomeUnknown("request_id seen before"))
 
 
-def _complete(write: Callable[[], T]) -> T:
-    return persisted(write, PhoneVerification.objects.primary().db)
+def _write(write: Callable[[], T]) -> T:
+    """What iDenfy did is paid: write it down, also when the connection is lost."""
+    return retry_on_lost_connection(write, primary_alias())

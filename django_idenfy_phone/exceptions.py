@@ -1,5 +1,7 @@
 """Two families: ``IdenfyError`` (the wire) and ``VerificationError`` (the rules)."""
 
+from datetime import timedelta
+
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
@@ -16,17 +18,17 @@ class IdenfyError(Exception):
 
 
 class NeverSent(IdenfyError):
-    """Nothing was written to iDenfy: the request can safely be made again."""
+    """No byte of the request was written: it can safely be made again."""
 
 
 class RateLimited(IdenfyError):
-    """iDenfy did not act: make the request again after ``retry_after`` seconds.
+    """iDenfy did not act: make the request again after ``retry_after``.
 
-    ``retry_after`` is a float from 1 to 300, or None where iDenfy gave no time.
+    ``retry_after`` is 1 to 300 seconds, or None where iDenfy gave no time.
     """
 
     def __init__(
-        self, reason: str, *, identifier: str = "", retry_after: float | None = None
+        self, reason: str, *, identifier: str = "", retry_after: timedelta | None = None
     ) -> None:
         super().__init__(reason, identifier=identifier)
         self.retry_after = retry_after
@@ -51,19 +53,19 @@ class OutcomeUnknown(IdenfyError):
 class VerificationError(Exception):
     """A rule forbids it. ``code`` is stable, ``message`` is for the user.
 
-    ``retry_after`` is in seconds; None where waiting does not help.
+    ``retry_after`` is None where waiting does not help.
     """
 
     code = ""
     message: str | Promise = ""
 
-    def __init__(self, *, retry_after: float | None = None) -> None:
+    def __init__(self, *, retry_after: timedelta | None = None) -> None:
         super().__init__(self.message)
         self.retry_after = retry_after
 
 
 class NumberNotSupported(VerificationError):
-    """Not a number that a code is sent to. It does not say why, so nothing leaks."""
+    """Not a number that we send codes to. It does not say why, so nothing leaks."""
 
     code = "number_not_supported"
     message = _(

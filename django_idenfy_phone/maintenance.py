@@ -1,4 +1,4 @@
-"""What time brings about: late rows, queued rows nobody hinted, unheard signals."""
+"""What the sweep does: late rows, waiting rows, and signals that failed."""
 
 import time
 import uuid
@@ -9,42 +9,40 @@ from django.utils import timezone
 
 from . import announce
 from .conf import conf
-from .models import PhoneVerification, Status
+from .models import PhoneVerification
 
 SWEEP_INTERVAL = timedelta(seconds=30)
 # One run ends before the next begins: what is left stays due.
-PATIENCE = 20.0
-BATCH = 200
+SWEEP_BUDGET = timedelta(seconds=20)
+MIN_BATCH = 200
 
 
-def sweep(pass_on: Callable[[uuid.UUID], bool]) -> None:
-    """Settle late rows, pass queued ones on, send unheard signals again.
+def sweep(
+    dispatch: Callable[[uuid.UUID], bool], budget: timedelta = SWEEP_BUDGET
+) -> None:
+    """Settle late rows, dispatch waiting ones, announce again what failed.
 
-    Safe at any time and any number at once. ``pass_on`` hints or sends a row, and tells
-    whether to go on. No code waits for a slow receiver, so the signals come last.
+    Safe at any time, and any number at once. ``dispatch`` notifies a worker of a row or
+    sends it, and returns whether to go on. Receivers may be slow, so the signals come
+    last: no code waits for them.
     """
-    give_up_at = time.monotonic() + PATIENCE
-    failed = PhoneVerification.objects.primary().settle()
-    for pk in due():
-        if not pass_on(pk) or time.monotonic() > give_up_at:
+    give_up_at = time.monotonic() + budget.total_seconds()
+    failed = PhoneVerification.objects.settle()
+    for pk in _oldest_due():
+        if not dispatch(pk) or time.monotonic() > give_up_at:
             break
-    _announce_again(give_up_at)
-    announce.failed(failed)
-
-
-def due() -> list[uuid.UUID]:
-    """Queued rows, oldest first, as many as can be sent before the next run."""
-    rows = PhoneVerification.objects.primary()
-    queued = rows.filter(status=Status.QUEUED, next_send_at__lte=timezone.now())
-    rate = conf.SEND_RATE
-    batch = max(BATCH, SWEEP_INTERVAL // rate.interval) if rate else None
-    # Not by next_send_at, which lies before created_at until the first try.
-    return list(queued.order_by("created_at").values_list("pk", flat=True)[:batch])
-
-
-def _announce_again(give_up_at: float) -> None:
-    unannounced = PhoneVerification.objects.primary().unannounced()
-    for pk in list(unannounced.order_by("announce_at").values_list("pk", flat=True)):
+    unannounced = PhoneVerification.objects.unannounced().order_by("announce_at")
+    for pk in list(unannounced.values_list("pk", flat=True)):
         announce.verified(pk)
         if time.monotonic() > give_up_at:
             break
+    announce.failed(failed)
+
+
+def _oldest_due() -> list[uuid.UUID]:
+    """As many waiting rows as can be sent before the next run, oldest first."""
+    rate = conf.SEND_RATE
+    batch = max(MIN_BATCH, SWEEP_INTERVAL // rate.interval) if rate else None
+    # Not by next_send_at, which lies before created_at until the first try.
+    due = PhoneVerification.objects.due(timezone.now()).order_by("created_at")
+    return list(due.values_list("pk", flat=True)[:batch])

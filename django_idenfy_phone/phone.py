@@ -11,9 +11,8 @@ from phonenumbers import PhoneNumberFormat, PhoneNumberType
 from .conf import conf
 from .exceptions import NumberNotSupported
 
-# libphonenumber accepts NUL, zero-width spaces, other scripts' digits, letters,
-# "tel:" and extensions; a number has none of them.
-# "00" means "+" in some countries only.
+# libphonenumber also accepts NUL, zero-width spaces, digits of other scripts, letters,
+# "tel:" and extensions. A leading "00" means "+" in some countries only.
 _WRITTEN = re.compile(r"(?![ ().-]*0[ ().-]*0)\+?[0-9(][0-9 ().-]{1,30}", re.ASCII)
 
 NUMBER_TYPES = {
@@ -29,7 +28,7 @@ class Number(NamedTuple):
     region: str
 
     def __repr__(self) -> str:
-        # An error report shows each frame's variables.
+        # An error report shows the variables of each frame.
         return "Number(...)"
 
 
@@ -37,7 +36,7 @@ def parse(text: object) -> Number:
     """Normalise what a person typed.
 
     A number without its country code needs PHONENUMBER_DEFAULT_REGION. Raises
-    NumberNotSupported for whatever is not a number that we send codes to.
+    NumberNotSupported for anything but a number that we send codes to.
     """
     if not isinstance(text, str) or not _WRITTEN.fullmatch(text):
         raise NumberNotSupported
@@ -53,7 +52,7 @@ def parse(text: object) -> Number:
 
 
 def _is_supported(number: phonenumbers.PhoneNumber, region: str) -> bool:
-    # Satellite and other networks of no country carry the region "001".
+    # Satellite and other networks without a country have the region "001".
     if region == "001" or not phonenumbers.is_valid_number(number):
         return False
     if conf.REGIONS is not None and region not in conf.REGIONS:
@@ -63,7 +62,7 @@ def _is_supported(number: phonenumbers.PhoneNumber, region: str) -> bool:
 
 
 def mask(e164: str) -> str:
-    """Show the calling code and the last two digits: "+370******67"."""
+    """Show only the calling code and the last two digits: "+370******67"."""
     calling_code = phonenumbers.parse(e164).country_code
     head = f"+{calling_code}"
     return f"{head}{'*' * (len(e164) - len(head) - 2)}{e164[-2:]}"

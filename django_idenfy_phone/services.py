@@ -1,38 +1,25 @@
-"""The request's half and the public verbs. Each is one short story."""
+"""The public verbs: start, look, confirm, redeem. Each is one short story."""
 
-import logging
-import re
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils import timezone
-from django.utils.crypto import salted_hmac
 from django.views.decorators.debug import sensitive_variables
 
-from . import announce, limits, phone, tasks, transactions
-from .client import IdenfyClient
+from . import announce, checking, gate, idempotency, limits, phone
+from .checking import RETRY_SOON
 from .conf import conf
 from .exceptions import (
-    AccountRefused,
     AlreadyRedeemed,
     CheckInProgress,
-    CheckUnknown,
-    IdempotencyKeyReused,
-    IdenfyError,
     InsideTransaction,
-    InvalidCode,
-    InvalidIdempotencyKey,
-    NeverSent,
     NotSentYet,
     NotVerified,
     ProviderUnavailable,
-    RateLimited,
     UnknownUser,
     VerificationError,
     VerificationExpired,
@@ -40,18 +27,17 @@ from .exceptions import (
     VerificationLocked,
     VerificationNotFound,
 )
-from .models import PhoneVerification, ProviderGate, Status
+from .models import PhoneVerification, primary_alias
+from .starting import StartRequest, user_id_of
+from .statuses import Status
+from .tasks import notify_worker
+from .transactions import in_transaction, retry_on_abort
 
-logger = logging.getLogger(__name__)
-T = TypeVar("T")
-
-A_MOMENT = 2.0
-CHECK_PAUSE = 5.0
-CLOCK_TOLERANCE = timedelta(minutes=10)
-IDEMPOTENCY_WINDOW = timedelta(days=1)
+# A worker whose clock is behind must take a new row at once.
+DUE_BACKDATE = timedelta(minutes=10)
 
 
-@sensitive_variables("phone_number", "idempotency_key", "number", "row", "key")
+@sensitive_variables("phone_number", "idempotency_key")
 def start_verification(
     phone_number: str,
     *,
@@ -66,119 +52,78 @@ def start_verification(
     address, an IPv6 /64 or "". With ``idempotency_key`` (16 to 64 visible ASCII
     characters; ignored without a login) a repetition within a day returns the first
     row. Raises NumberNotSupported, CooldownActive, LimitReached, ProviderUnavailable,
-    InvalidIdempotencyKey or IdempotencyKeyReused; then nothing is stored.
+    UnknownUser, InvalidIdempotencyKey or IdempotencyKeyReused; then nothing is stored.
     """
-    row, _is_new = start_or_repeat(
+    start = StartRequest.build(
         phone_number,
         user=user,
         network=network,
         purpose=purpose,
         idempotency_key=idempotency_key,
     )
+    row, _is_new = start_or_repeat(start)
     return row
 
 
-@sensitive_variables("phone_number", "idempotency_key", "number", "row", "key")
+@sensitive_variables("key_hash")
 def start_or_repeat(
-    phone_number: str,
-    *,
-    user: Any,
-    network: str,
-    purpose: str,
-    idempotency_key: str | None,
+    start: StartRequest, guard: Callable[[], object] | None = None
 ) -> tuple[PhoneVerification, bool]:
-    """``start_verification``, and whether the row is a new one."""
-    number = phone.parse(phone_number)
-    if not (conf.API_KEY and conf.API_SECRET):
+    """``start_verification``, and whether the returned row is a new one.
+
+    ``guard`` is called before any lock or transaction, and raises to refuse the start.
+    It is not called for a repetition: the solution of a captcha is good only once.
+    """
+    key_hash = idempotency.hash_key(start)
+    if guard is not None:
+        if repeated := idempotency.find(start, key_hash):
+            return repeated, False
+        guard()
+    if not conf.has_credentials:
         raise ProviderUnavailable
-    user_id = _user_id(user)
-    key = _hash_key(idempotency_key, user_id, purpose)
-    rows = PhoneVerification.objects.primary()
-    if not transactions.is_open(rows.db):
-        announce.failed(rows.filter(phone_number=number.e164).settle())
-    row = PhoneVerification(
-        user_id=user_id,
-        is_anonymous=user_id is None,
-        phone_number=number.e164,
-        region=number.region,
-        number_block=number.e164[:-4],
-        network=network,
-        purpose=purpose,
-        idempotency_key=key,
-    )
+    if not in_transaction(primary_alias()):
+        rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
+        announce.settle_and_announce(rows)
     try:
-        return transactions.retried(partial(_store, row), rows.db)
+        return retry_on_abort(partial(_store, start, key_hash), primary_alias())
     except IntegrityError:
         # A token may outlive its user. Not chained: the text holds values.
         raise UnknownUser from None
 
 
-@sensitive_variables("claim")
-def _store(row: PhoneVerification) -> tuple[PhoneVerification, bool]:
+@sensitive_variables("key_hash", "row")
+def _store(start: StartRequest, key_hash: str | None) -> tuple[PhoneVerification, bool]:
     """T0: locks, then limits, then the row."""
-    rows = PhoneVerification.objects.primary()
-    claim = limits.Claim(
-        row.phone_number.as_e164, row.number_block, row.user_id, row.network
-    )
-    with transaction.atomic(using=rows.db):
-        limits.lock(claim)
-        if repeated := _repeated(row.idempotency_key, claim.phone_number):
+    with transaction.atomic(using=primary_alias()):
+        limits.lock(start)
+        if repeated := idempotency.find(start, key_hash):
             return repeated, False
-        _refuse_what_comes_too_late()
-        limits.judge(claim)
-        row.created_at = timezone.now()
-        # A worker's clock may be behind: a new row is due on every host.
-        row.next_send_at = row.created_at - CLOCK_TOLERANCE
-        row.send_by = row.created_at + conf.SEND_DEADLINE
-        if row.idempotency_key:
-            # After a day the key is free again.
-            rows.filter(idempotency_key=row.idempotency_key).update(
-                idempotency_key=None
-            )
-        row.save(using=rows.db, force_insert=True)
-        transaction.on_commit(partial(tasks.hint, row.pk), using=rows.db)
+        _require_send_capacity()
+        limits.enforce(start)
+        if key_hash is not None:
+            idempotency.release(key_hash)
+        now = timezone.now()
+        row = PhoneVerification.objects.create(
+            user_id=start.user_id,
+            is_anonymous=start.user_id is None,
+            phone_number=start.phone_number,
+            region=start.region,
+            number_block=start.number_block,
+            network=start.network,
+            purpose=start.purpose,
+            idempotency_key=key_hash,
+            created_at=now,
+            next_send_at=now - DUE_BACKDATE,
+            send_by=now + conf.SEND_DEADLINE,
+        )
+        transaction.on_commit(partial(notify_worker, row.pk), using=primary_alias())
     return row, True
 
 
-def _refuse_what_comes_too_late() -> None:
-    wait = ProviderGate.look().unavailable_for(timezone.now())
+def _require_send_capacity() -> None:
+    wait = gate.time_to_capacity(timezone.now())
     if wait is not None:
         raise ProviderUnavailable(retry_after=wait)
-
-
-@sensitive_variables("phone_number", "idempotency_key", "key")
-def find_repeated_start(
-    phone_number: str, *, user: Any, purpose: str, idempotency_key: str | None
-) -> PhoneVerification | None:
-    """The row that this key started within a day, if any.
-
-    For a look before a guard that cannot be asked twice, such as a captcha.
-    """
-    key = _hash_key(idempotency_key, _user_id(user), purpose)
-    return _repeated(key, phone.parse(phone_number).e164)
-
-
-@sensitive_variables("text", "value")
-def _hash_key(text: str | None, user_id: Any, purpose: str) -> str | None:
-    # Without a login a key would hand one stranger another's id.
-    if text is None or user_id is None:
-        return None
-    if not re.fullmatch("[!-~]{16,64}", text):
-        raise InvalidIdempotencyKey
-    value = f"{user_id}\n{purpose}\n{text}"
-    return salted_hmac(f"{__name__}.key", value, algorithm="sha256").hexdigest()
-
-
-@sensitive_variables("phone_number", "key")
-def _repeated(key: str | None, phone_number: str) -> PhoneVerification | None:
-    if key is None:
-        return None
-    since = timezone.now() - IDEMPOTENCY_WINDOW
-    rows = PhoneVerification.objects.primary()
-    row = rows.filter(idempotency_key=key, created_at__gt=since).first()
-    if row is not None and row.phone_number.as_e164 != phone_number:
-        raise IdempotencyKeyReused
-    return row
 
 
 def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerification:
@@ -186,10 +131,11 @@ def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerificat
 
     Inside a transaction a late row is not settled first.
     """
-    rows = PhoneVerification.objects.primary().filter(pk=verification_id)
-    if not transactions.is_open(rows.db):
-        announce.failed(rows.owned_by(_user_id(user)).settle())
-    row = rows.owned_by(_user_id(user)).first()
+    rows = PhoneVerification.objects.owned_by(user_id_of(user))
+    rows = rows.filter(pk=verification_id)
+    if not in_transaction(primary_alias()):
+        announce.settle_and_announce(rows)
+    row = rows.first()
     if row is None:
         raise VerificationNotFound
     return row
@@ -206,71 +152,23 @@ def confirm_verification(
     NotSentYet, CheckInProgress, VerificationExpired, VerificationLocked,
     VerificationFailed, ProviderUnavailable, CheckUnknown, or InsideTransaction.
     """
-    if not (isinstance(code, str) and re.fullmatch("[0-9]{4}", code)):
-        raise InvalidCode
-    rows = PhoneVerification.objects.primary()
-    if transactions.is_open(rows.db):
+    checking.validate_code(code)
+    if in_transaction(primary_alias()):
         raise InsideTransaction
-    pause = _pause_of_checks()
-    taken = None if pause else rows.take_check(verification_id, _user_id(user))
-    if taken is None:
-        row = get_verification(verification_id, user=user)
-        if row.is_verified:
-            return row
+    get_row = partial(get_verification, verification_id, user=user)
+    pause = checking.time_to_resume()
+    if not pause and checking.check(verification_id, code, user_id_of(user)):
+        return checking.finish_check(get_row)
+    row = get_row()
+    if not row.is_verified:
         raise _why_no_check(row, pause)
-    is_verified = _judge(taken, code)
-    mark = rows.mark_verified if is_verified else rows.mark_wrong
-    _persist(partial(mark, taken))
-    if is_verified:
-        announce.verified(taken.pk)
-    return _persist(partial(get_verification, verification_id, user=user))
+    return row
 
 
-def _persist(work: Callable[[], T]) -> T:
-    """After a check, which stays spent where the database stays away."""
-    try:
-        return transactions.persisted(work, PhoneVerification.objects.primary().db)
-    except transactions.LOST as error:
-        raise CheckUnknown from error
-
-
-def _pause_of_checks() -> float:
-    """Seconds until iDenfy may be asked again; 0 where it may be now."""
-    now = timezone.now()
-    return (ProviderGate.look().end_of_pause("checks", now) - now).total_seconds()
-
-
-@sensitive_variables("code")
-def _judge(row: PhoneVerification, code: str) -> bool:
-    assert row.request_id is not None
-    try:
-        return IdenfyClient().verify_sms(row.request_id, code)
-    except IdenfyError as error:
-        logger.error("The check of verification %s failed (%s).", row.pk, error)
-        raise _after_failed_check(row, error) from error
-
-
-def _after_failed_check(
-    row: PhoneVerification, error: IdenfyError
-) -> VerificationError:
-    """T10 where iDenfy surely did not judge the code; else the check stays spent."""
-    rows = PhoneVerification.objects.primary()
-    if not isinstance(error, NeverSent | RateLimited | AccountRefused):
-        _persist(partial(rows.lose_check, row))
-        return CheckUnknown()
-    wait = A_MOMENT
-    if isinstance(error, RateLimited):
-        wait = error.retry_after or CHECK_PAUSE
-        until = timezone.now() + timedelta(seconds=wait)
-        _persist(lambda: ProviderGate.change(lambda gate: gate.pause_checks(until)))
-    _persist(partial(rows.refund_check, row))
-    return ProviderUnavailable(retry_after=wait)
-
-
-def _why_no_check(row: PhoneVerification, pause: float) -> VerificationError:
+def _why_no_check(row: PhoneVerification, pause: timedelta) -> VerificationError:
     match row.status:
         case Status.QUEUED | Status.SENDING:
-            return NotSentYet(retry_after=A_MOMENT)
+            return NotSentYet(retry_after=RETRY_SOON)
         case Status.EXPIRED:
             return VerificationExpired()
         case Status.LOCKED:
@@ -279,7 +177,7 @@ def _why_no_check(row: PhoneVerification, pause: float) -> VerificationError:
             return VerificationFailed()
     if pause:
         return ProviderUnavailable(retry_after=pause)
-    return CheckInProgress(retry_after=A_MOMENT)
+    return CheckInProgress(retry_after=RETRY_SOON)
 
 
 def get_proof(
@@ -288,10 +186,10 @@ def get_proof(
     """A verification that ``redeem_verification`` would take now.
 
     Verified within REDEEM_WITHIN, by this user or anonymously, for this purpose, and
-    not spent. Raises NotVerified.
+    not redeemed. Raises NotVerified.
     """
-    rows = PhoneVerification.objects.primary()
-    row = rows.redeemable(_user_id(user), purpose).filter(pk=verification_id).first()
+    rows = PhoneVerification.objects.redeemable(user_id_of(user), purpose)
+    row = rows.filter(pk=verification_id).first()
     if row is None:
         raise NotVerified
     return row
@@ -305,7 +203,7 @@ def redeem_verification(
     Call it inside the ``atomic()`` block that saves the user. Raises AlreadyRedeemed,
     or NotVerified where it was no fresh proof of this user for this purpose.
     """
-    rows = PhoneVerification.objects.primary()
+    rows = PhoneVerification.objects
     redeemed = rows.redeem(verification.pk, user.pk, purpose)
     row = rows.filter(pk=verification.pk).first()
     if redeemed and row is not None:
@@ -313,20 +211,7 @@ def redeem_verification(
     raise AlreadyRedeemed if row is not None and row.redeemed_at else NotVerified
 
 
-@sensitive_variables("phone_number", "number")
+@sensitive_variables("phone_number")
 def clear_number(phone_number: str) -> None:
     """Let a number start afresh. Raises NumberNotSupported."""
     limits.clear(phone.parse(phone_number).e164)
-
-
-def _user_id(user: Any) -> Any:
-    """By primary key, so that users who live only in a token work.
-
-    Raises UnknownUser for a key that no user of this project can have.
-    """
-    if user is None or not user.is_authenticated:
-        return None
-    try:
-        return get_user_model()._meta.pk.to_python(user.pk)
-    except ValidationError:
-        raise UnknownUser from None

@@ -1,4 +1,4 @@
-"""For the tests of a host project: iDenfy's stand-in, and time that passes.
+"""For the tests of a host project: a stand-in for iDenfy, and time that passes.
 
 Put ``pytest_plugins = ["django_idenfy_phone.testing"]`` into your ``conftest.py``.
 """
@@ -11,9 +11,10 @@ import pytest
 from django.db.models import DateTimeField, QuerySet
 from pytest_django import Settings
 
-from . import delivery
-from .models import PhoneVerification, ProviderGate, Status
+from . import delivery, gate
+from .models import PhoneVerification
 from .sandbox.server import SandboxServer
+from .statuses import Status
 
 
 class Sandbox(SandboxServer):
@@ -23,7 +24,7 @@ class Sandbox(SandboxServer):
         Delivers queued rows first, so no worker is needed. Raises LookupError where
         no SMS was sent.
         """
-        rows = PhoneVerification.objects.primary().filter(status=Status.QUEUED)
+        rows = PhoneVerification.objects.filter(status=Status.QUEUED)
         for pk in list(rows.order_by("created_at").values_list("pk", flat=True)):
             delivery.deliver(pk)
         return self.state.code_for(phone_number)
@@ -31,7 +32,7 @@ class Sandbox(SandboxServer):
 
 @pytest.fixture
 def idenfy_sandbox(settings: Settings) -> Iterator[Sandbox]:
-    """A stand-in of iDenfy on a free loopback port; the settings point to it."""
+    """A stand-in for iDenfy on a free loopback port; the settings point to it."""
     with Sandbox(api_key="test-key", api_secret="test-secret", port=0) as sandbox:
         settings.IDENFY_PHONE_API_URL = sandbox.url
         settings.IDENFY_PHONE_API_KEY = "test-key"
@@ -45,8 +46,7 @@ def age(verification: PhoneVerification, by: timedelta) -> None:
     The gate that paces and pauses all sends ages with it.
     """
     verification.refresh_from_db()
-    gate = ProviderGate.look()
-    for row in (verification, gate):
+    for row in (verification, gate.current()):
         moments = {
             field.attname: getattr(row, field.attname) - by
             for field in row._meta.concrete_fields

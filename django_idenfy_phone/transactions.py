@@ -1,8 +1,9 @@
-"""Whether a transaction is open, and trying again what a database aborted or lost."""
+"""Is a transaction open? And retries after an abort or a lost connection."""
 
 import random
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TypeVar
 
 from django.db import (
@@ -15,63 +16,65 @@ from django.db import (
 
 T = TypeVar("T")
 
-TRIES = 6
-PATIENCE = 10.0
+MAX_TRIES = 6
+# How long a paid answer is written down over a lost connection.
+WRITE_RETRY_BUDGET = timedelta(seconds=10)
 # PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
 ABORTED_STATES = {"40001", "40P01", "55P03"}
-# MariaDB and MySQL: changed since it was read, lock wait timeout, deadlock.
+# MariaDB and MySQL: record changed since it was read, lock wait timeout, deadlock.
 ABORTED_NUMBERS = {1020, 1205, 1213}
-# The last where a failover leaves a server that only reads.
-LOST = (OperationalError, InterfaceError, InternalError)
+# InternalError: after a failover the server may be read-only.
+LOST_CONNECTION_ERRORS = (OperationalError, InterfaceError, InternalError)
 
 
-def is_open(using: str) -> bool:
-    """Whether a caller's transaction is open.
+def in_transaction(using: str) -> bool:
+    """Return whether a caller's transaction is open on this database alias.
 
-    As with ``atomic(durable=True)``, the block that TestCase wraps around a test is
-    none.
+    The block that TestCase wraps around a test is not counted, as in
+    ``atomic(durable=True)``.
     """
     blocks = transaction.get_connection(using).atomic_blocks
     return bool(blocks) and not blocks[-1]._from_testcase
 
 
-def retried(work: Callable[[], T], using: str) -> T:
-    """Run ``work``, which commits by itself; again when the database aborted it.
+def retry_on_abort(work: Callable[[], T], using: str) -> T:
+    """Run ``work``, which commits by itself, again when the database aborted it.
 
     Only after a definite abort: a lost connection may hide a commit. Inside a caller's
-    transaction there is nothing to try again with: the whole of it was aborted.
+    transaction it is not run again, since all of that transaction was aborted.
     """
-    for attempt in range(TRIES):
+    for attempt in range(MAX_TRIES):
         try:
             return work()
         except OperationalError as error:
-            is_last = attempt == TRIES - 1
-            if is_last or is_open(using) or not is_definite_abort(error):
+            is_last = attempt == MAX_TRIES - 1
+            if is_last or in_transaction(using) or not is_definite_abort(error):
                 raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))
     raise AssertionError("unreachable")
 
 
-def persisted(write: Callable[[], T], using: str) -> T:
-    """Write down what a paid call did, over a lost database connection too.
+def retry_on_lost_connection(write: Callable[[], T], using: str) -> T:
+    """Write down what a paid call did, also when the connection is lost meanwhile.
 
-    For about PATIENCE seconds, then it raises one of LOST. ``write`` must do no harm
-    when it is run twice.
+    For about WRITE_RETRY_BUDGET, then it raises one of LOST_CONNECTION_ERRORS. It must
+    be safe to run ``write`` twice.
     """
-    give_up_at = time.monotonic() + PATIENCE
+    give_up_at = time.monotonic() + WRITE_RETRY_BUDGET.total_seconds()
     while True:
         try:
             return write()
-        except LOST:
-            if time.monotonic() > give_up_at or is_open(using):
+        except LOST_CONNECTION_ERRORS:
+            if time.monotonic() > give_up_at or in_transaction(using):
                 raise
             connections[using].close()
             time.sleep(random.uniform(0.1, 0.5))
 
 
 def is_definite_abort(error: OperationalError) -> bool:
+    """Return whether the database surely undid the transaction, as in a deadlock."""
     cause = error.__cause__
-    # psycopg's name for it, and psycopg2's.
+    # psycopg calls it sqlstate, psycopg2 calls it pgcode.
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     return (
         state in ABORTED_STATES

@@ -10,6 +10,7 @@ from rest_framework.test import APIClient
 
 from django_idenfy_phone import tasks
 from django_idenfy_phone.models import PhoneVerification
+from support.celery_app import CeleryApp
 from support.clock import Clock
 from support.constants import MARKERS, NUMBER
 from support.wire import Wire
@@ -41,7 +42,7 @@ def api(user):
 
 @pytest.fixture
 def wire(settings):
-    """A scripted iDenfy: see wire.py."""
+    """A scripted iDenfy: see support.wire."""
     with Wire() as server:
         settings.IDENFY_PHONE_API_URL = server.url
         settings.IDENFY_PHONE_API_KEY = "test-key"
@@ -73,11 +74,18 @@ def atomic_requests(monkeypatch):
         monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
 
 
+@pytest.fixture
+def celery_app():
+    """Publish elsewhere by ``celery_app.use(url)``: see support.celery_app."""
+    app = CeleryApp()
+    yield app
+    app.restore()
+
+
 @pytest.fixture(autouse=True)
-def _fresh_process_state():
-    """What a process remembers between requests."""
-    tasks._paused_until = 0.0
-    tasks._faults = 0
+def _fresh_publisher():
+    """No test inherits the pause that another one caused."""
+    tasks.publisher.reset()
 
 
 @pytest.fixture

@@ -31,18 +31,20 @@ def to_api_exception(error: domain.VerificationError) -> APIException:
     exception.status_code = STATUS[type(error)]
     if error.retry_after is not None:
         # DRF's handler turns it into the header.
-        exception.wait = max(1, math.ceil(error.retry_after))  # type: ignore[attr-defined]
+        exception.wait = max(1, math.ceil(error.retry_after.total_seconds()))  # type: ignore[attr-defined]
     return exception
 
 
 def add_code(response: Response) -> None:
-    """Add ``code``, and ``retry_after`` since a cross-origin script cannot read the
-    header, to ``{"detail": text}``. A host's own envelope stays as it is."""
+    """Add ``code`` and ``retry_after`` to ``{"detail": text}``, and to nothing else.
+
+    ``retry_after`` repeats the header, which a cross-origin script cannot read.
+    """
     data = response.data
     if not (isinstance(data, dict) and list(data) == ["detail"]):
         return
     if isinstance(data["detail"], ErrorDetail):
         data["code"] = data["detail"].code
-        # A host's handler may have written a date.
+        # A host's EXCEPTION_HANDLER may have written a date.
         if response.headers.get("Retry-After", "").isdecimal():
             data["retry_after"] = int(response.headers["Retry-After"])

@@ -1,10 +1,9 @@
-import re
 from datetime import UTC, datetime
 from typing import Any
 
 from rest_framework import serializers
 
-from .. import phone, services
+from .. import checking, phone, services
 from ..exceptions import InvalidCode, NotVerified, NumberNotSupported
 
 
@@ -24,14 +23,16 @@ class PhoneNumberField(serializers.Field[str, str, str, Any]):
 
 
 class CodeField(serializers.Field[str, str, str, Any]):
-    """Four ASCII digits in a string: a JSON number cannot hold the code 0042."""
+    """A string of four ASCII digits: a JSON number cannot hold the code 0042."""
 
     default_error_messages = {InvalidCode.code: InvalidCode.message}
 
     def to_internal_value(self, data: Any) -> str:
-        if not (isinstance(data, str) and re.fullmatch("[0-9]{4}", data)):
-            self.fail(InvalidCode.code)
-        return data
+        try:
+            checking.validate_code(data)
+        except InvalidCode as error:
+            self.fail(error.code)
+        return str(data)
 
     def to_representation(self, value: str) -> str:
         return value

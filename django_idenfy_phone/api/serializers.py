@@ -2,7 +2,8 @@ from typing import Any
 
 from rest_framework import serializers
 
-from ..models import Failure, PhoneVerification
+from ..models import PhoneVerification
+from ..statuses import Failure
 from .fields import CodeField, PhoneNumberField, UTCDateTimeField
 
 
@@ -30,7 +31,7 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
     failure = serializers.SerializerMethodField()
 
     def get_failure(self, row: PhoneVerification) -> str | None:
-        """Only what helps the user; the true reason is for the admin."""
+        """Return only what helps the user: the true reason is for the admin."""
         if not row.failure:
             return None
         helpful = {

@@ -11,11 +11,13 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from .. import services
+from ..checking import RETRY_SOON
 from ..conf import conf
 from ..exceptions import ProviderUnavailable, VerificationError, VerificationNotFound
+from ..network import client_network
+from ..starting import StartRequest
 from ..transactions import is_definite_abort
 from .errors import STATUS, add_code, to_api_exception
-from .network import client_network
 from .parsers import StrictJSONParser
 from .permissions import MayVerify
 from .serializers import ConfirmSerializer, StartSerializer, VerificationSerializer
@@ -30,15 +32,15 @@ class VerificationView(APIView):
     @classmethod
     def as_view(cls, **initkwargs: Any) -> Any:
         view: Any = super().as_view(**initkwargs)
-        # With ATOMIC_REQUESTS an error would roll the spent check back: guesses
-        # without limit. Every database, whichever the host's router names.
+        # With ATOMIC_REQUESTS an error would roll the spent check back, and allow
+        # unlimited guesses. On every database, since a router may name any.
         view._non_atomic_requests = set(connections)
         return view
 
     def handle_exception(self, exc: Exception) -> Response:
-        # Not InsideTransaction: that one is for the developer, with its text.
+        # InsideTransaction has no status: it is the developer's to see.
         if isinstance(exc, OperationalError) and is_definite_abort(exc):
-            exc = ProviderUnavailable(retry_after=services.A_MOMENT)
+            exc = ProviderUnavailable(retry_after=RETRY_SOON)
         if isinstance(exc, VerificationError) and type(exc) in STATUS:
             exc = to_api_exception(exc)
         response = super().handle_exception(exc)
@@ -61,25 +63,30 @@ class StartView(VerificationView):
 
     purpose = ""
 
-    @sensitive_variables("serializer", "number", "start")
+    @sensitive_variables("serializer")
     def post(self, request: Request) -> Response:
         serializer = StartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
-        number = serializer.validated_data["phone_number"]
-        start: dict[str, Any] = {
-            "user": request.user,
-            "purpose": self.purpose,
-            "idempotency_key": request.headers.get("Idempotency-Key"),
-        }
-        row, is_new = services.find_repeated_start(number, **start), False
-        if row is None:
-            if conf.START_GUARD:
-                conf.START_GUARD(request, number)
-            network = client_network(request)
-            row, is_new = services.start_or_repeat(number, network=network, **start)
+        start = StartRequest.build(
+            serializer.validated_data["phone_number"],
+            user=request.user,
+            network=client_network(request),
+            purpose=self.purpose,
+            idempotency_key=request.headers.get("Idempotency-Key"),
+        )
+        row, is_new = services.start_or_repeat(
+            start, guard=lambda: run_guard(request, start.phone_number)
+        )
         data = VerificationSerializer(row).data
         status = 202 if is_new else 200
         return Response(data, status=status, headers=_location(row.pk))
+
+
+@sensitive_variables("phone_number")
+def run_guard(request: Request, phone_number: str) -> None:
+    """The host's START_GUARD, which raises to refuse a start."""
+    if conf.START_GUARD:
+        conf.START_GUARD(request, phone_number)
 
 
 class StatusView(VerificationView):

@@ -25,8 +25,8 @@ class Migration(migrations.Migration):
                         default=1, primary_key=True, serialize=False
                     ),
                 ),
-                ("held_at", models.DateTimeField(null=True)),
-                ("next_slot_at", models.DateTimeField(null=True)),
+                ("acquired_at", models.DateTimeField(null=True)),
+                ("theoretical_arrival_at", models.DateTimeField(null=True)),
                 ("sends_paused_until", models.DateTimeField(null=True)),
                 ("account_paused_until", models.DateTimeField(null=True)),
                 ("checks_paused_until", models.DateTimeField(null=True)),
@@ -161,8 +161,8 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
-                    "slot_held",
-                    models.BooleanField(default=False, verbose_name="slot held"),
+                    "slot_reserved",
+                    models.BooleanField(default=False, verbose_name="slot reserved"),
                 ),
                 (
                     "claimed_at",

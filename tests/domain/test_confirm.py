@@ -187,7 +187,7 @@ def test_next_check_after_a_lost_answer_need_not_wait(sent, wire):
 
 
 @pytest.mark.parametrize(
-    ("act", "retry_after"),
+    ("act", "seconds"),
     [
         (w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7"), 7),
         (w.refusal(400, "TOO_MANY_REQUESTS"), 5),
@@ -195,13 +195,13 @@ def test_next_check_after_a_lost_answer_need_not_wait(sent, wire):
         (w.answer(403), 2),
     ],
 )
-def test_refused_check_is_refunded(sent, wire, act, retry_after):
+def test_refused_check_is_refunded(sent, wire, act, seconds):
     wire.will(act)
     with pytest.raises(ProviderUnavailable) as caught:
         confirm(sent)
     sent.refresh_from_db()
     assert (sent.checks_left, sent.checks_refunded) == (3, 1)
-    assert caught.value.retry_after == retry_after
+    assert caught.value.retry_after == timedelta(seconds=seconds)
 
 
 def test_unreachable_idenfy_spends_no_check(sent, wire, settings):
@@ -219,7 +219,7 @@ def test_idenfy_is_not_asked_while_checks_are_paused(sent, make, wire, clock):
         confirm(sent)
     with pytest.raises(ProviderUnavailable) as caught:
         confirm(other)
-    assert caught.value.retry_after == 7
+    assert caught.value.retry_after == timedelta(seconds=7)
     assert confirm(proven).is_verified
     assert len(wire.requests) == 1
     age(other, timedelta(seconds=7))

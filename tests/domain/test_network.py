@@ -4,9 +4,9 @@ import pytest
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
-from django_idenfy_phone.api import network
-from django_idenfy_phone.api.network import client_network
+from django_idenfy_phone import network
 from django_idenfy_phone.models import PhoneVerification, StartLock
+from django_idenfy_phone.network import client_network
 from hosts.custom import by_cdn
 from support.constants import NUMBER
 from support.steps import logged_messages, post_start

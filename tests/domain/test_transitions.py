@@ -1,4 +1,4 @@
-"""Each term of each transition's WHERE: without it, a test here fails."""
+"""Each term of each transition's WHERE is needed: without it, a test here fails."""
 
 import uuid
 from datetime import timedelta
@@ -8,7 +8,10 @@ from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from django_idenfy_phone import delivery
 from django_idenfy_phone.models import PhoneVerification
+from support.constants import NUMBER
+from support.steps import outcome
 
 pytestmark = pytest.mark.django_db
 rows = PhoneVerification.objects
@@ -28,29 +31,24 @@ def ahead(**kwargs):
     return timezone.now() + timedelta(**kwargs)
 
 
-def status_of(row):
-    row.refresh_from_db()
-    return row.failure or row.status
-
-
 # T1 claim
 
 
-def test_claim_takes_a_queued_row_for_45_seconds(make):
-    row = rows.claim(make("queued").pk)
+def test_claim_leases_a_queued_row_for_45_seconds(make):
+    row = delivery.claim(make("queued").pk)
     assert (row.status, row.send_attempts) == ("sending", 1)
     assert row.lease_until - row.claimed_at == timedelta(seconds=45)
 
 
 @pytest.mark.parametrize("status", OTHERS["queued"])
-def test_claim_takes_nothing_but_queued_rows(make, status):
-    assert rows.claim(make(status).pk) is None
+def test_claim_takes_only_queued_rows(make, status):
+    assert delivery.claim(make(status).pk) is None
 
 
-def test_claim_takes_one_row_only(make):
+def test_claim_takes_only_its_row(make):
     other = make("queued")
-    rows.claim(make("queued").pk)
-    assert status_of(other) == "queued"
+    delivery.claim(make("queued").pk)
+    assert outcome(other) == "queued"
 
 
 @pytest.mark.parametrize(
@@ -62,8 +60,8 @@ def test_claim_takes_one_row_only(make):
     ],
     ids=lambda fields: next(iter(fields)),
 )
-def test_claim_leaves_rows_that_are_not_due(make, fields):
-    assert rows.claim(make("queued", **fields).pk) is None
+def test_claim_takes_only_due_rows(make, fields):
+    assert delivery.claim(make("queued", **fields).pk) is None
 
 
 # T2 sent
@@ -72,7 +70,7 @@ def test_claim_leaves_rows_that_are_not_due(make, fields):
 @pytest.mark.parametrize(
     ("status", "failure"), [("sending", ""), ("failed", "unknown")]
 )
-def test_an_answer_makes_a_row_sent(make, status, failure):
+def test_mark_sent_starts_the_lifetime_of_the_code(make, status, failure):
     row = make(status, failure=failure)
     assert rows.mark_sent(row, "r" * 32)
     row.refresh_from_db()
@@ -81,51 +79,48 @@ def test_an_answer_makes_a_row_sent(make, status, failure):
 
 
 @pytest.mark.parametrize("status", OTHERS["sending"])
-def test_an_answer_lifts_no_other_row(make, status):
+def test_mark_sent_changes_no_row_in_another_state(make, status):
     failure = "too_late" if status == "failed" else ""
     row = make(status, failure=failure, claimed_at=timezone.now(), send_attempts=1)
     assert not rows.mark_sent(row, "r" * 32)
 
 
-def test_a_failure_alone_lifts_nothing(make):
+def test_mark_sent_needs_the_failed_status_beside_the_failure(make):
     row = make("queued", failure="unknown", claimed_at=timezone.now())
     assert not rows.mark_sent(row, "r" * 32)
 
 
-@pytest.mark.parametrize("move", ["mark_sent", "requeue", "fail"])
-def test_only_the_newest_attempt_may_write(make, move):
+ATTEMPT_ENDINGS = {
+    "mark_sent": ["r" * 32],
+    "requeue": [timezone.now()],
+    "fail": ["account", ""],
+}
+
+
+@pytest.mark.parametrize("transition", ATTEMPT_ENDINGS)
+def test_only_the_newest_attempt_changes_the_row(make, transition):
     row = make("sending", send_attempts=2)
     row.send_attempts = 1
-    arguments = {
-        "mark_sent": ["r" * 32],
-        "requeue": [timezone.now()],
-        "fail": ["account", ""],
-    }
-    assert not getattr(rows, move)(row, *arguments[move])
+    assert not getattr(rows, transition)(row, *ATTEMPT_ENDINGS[transition])
 
 
-@pytest.mark.parametrize("move", ["mark_sent", "requeue", "fail"])
-def test_an_attempt_writes_its_own_row_only(make, move):
+@pytest.mark.parametrize("transition", ATTEMPT_ENDINGS)
+def test_attempt_changes_only_its_own_row(make, transition):
     other, row = make("sending"), make("sending")
-    arguments = {
-        "mark_sent": ["r" * 32],
-        "requeue": [timezone.now()],
-        "fail": ["account", ""],
-    }
-    assert getattr(rows, move)(row, *arguments[move])
-    assert status_of(other) == "sending"
+    assert getattr(rows, transition)(row, *ATTEMPT_ENDINGS[transition])
+    assert outcome(other) == "sending"
 
 
-def test_a_request_id_belongs_to_one_row(make):
+def test_second_row_with_a_request_id_is_refused(make):
     first = make("sent")
     with pytest.raises(IntegrityError):
         rows.mark_sent(make("sending"), first.request_id)
 
 
-# T3 again, T4 refused, T5 unknown
+# T3 requeue, T4 and T5 fail
 
 
-def test_requeue_waits(make):
+def test_requeue_sets_the_next_send(make):
     row, moment = make("sending"), ahead(seconds=9)
     assert rows.requeue(row, moment)
     row.refresh_from_db()
@@ -133,13 +128,13 @@ def test_requeue_waits(make):
 
 
 @pytest.mark.parametrize("status", OTHERS["sending"])
-def test_requeue_and_fail_move_nothing_but_sending_rows(make, status):
+def test_requeue_and_fail_change_only_sending_rows(make, status):
     row = make(status, send_attempts=1)
     assert not rows.requeue(row, timezone.now())
     assert not rows.fail(row, "account", "")
 
 
-def test_fail_says_why(make):
+def test_fail_stores_failure_and_provider_code(make):
     row = make("sending")
     assert rows.fail(row, "account", "UNAUTHORIZED")
     row.refresh_from_db()
@@ -151,7 +146,7 @@ def test_fail_says_why(make):
 
 
 @pytest.mark.parametrize(
-    ("status", "fields", "outcome"),
+    ("status", "fields", "end"),
     [
         ("sending", {"lease_until": ago(seconds=1)}, "unknown"),
         ("queued", {"send_by": ago(seconds=1)}, "too_late"),
@@ -166,10 +161,10 @@ def test_fail_says_why(make):
         ),
     ],
 )
-def test_settle_ends_what_is_late(make, status, fields, outcome):
+def test_settle_ends_late_rows(make, status, fields, end):
     row = make(status, **fields)
     failed = rows.settle()
-    assert status_of(row) == outcome
+    assert outcome(row) == end
     assert failed == ([row.pk] if status in ("sending", "queued") else [])
 
 
@@ -197,42 +192,42 @@ def test_settle_ends_what_is_late(make, status, fields, outcome):
         ("failed", {"lease_until": ago(seconds=1), "send_by": ago(seconds=1)}),
     ],
 )
-def test_settle_leaves_what_is_in_time(make, status, fields):
+def test_settle_changes_no_other_rows(make, status, fields):
     row = make(status, **fields)
     assert rows.settle() == []
-    assert status_of(row) == status
+    assert outcome(row) == status
 
 
-def test_settle_names_each_row_that_failed_by_it(make):
+def test_settle_returns_each_row_that_it_failed(make):
     late = {make("queued", send_by=ago(seconds=1)).pk for _ in range(2)}
     assert set(rows.settle()) == late
 
 
-def test_settle_of_one_row_leaves_others(make):
+def test_settle_changes_only_the_rows_of_its_queryset(make):
     row, other = (make("queued", send_by=ago(seconds=1)) for _ in range(2))
     assert rows.filter(pk=row.pk).settle() == [row.pk]
-    assert status_of(other) == "queued"
+    assert outcome(other) == "queued"
 
 
-# T7 take a check
+# T7 begin a check
 
 
-def test_a_check_is_taken_before_it_is_made(make, user):
-    row = rows.take_check(make("sent").pk, user.pk)
+def test_begin_check_spends_a_check_for_20_seconds(make, user):
+    row = rows.begin_check(make("sent").pk, user.pk)
     assert row.checks == 1
     left = row.checking_until - timezone.now()
     assert timedelta(seconds=19) < left <= timedelta(seconds=20)
 
 
-def test_a_check_that_was_never_answered_blocks_for_20_seconds_only(make, user):
+def test_unanswered_check_blocks_the_next_for_20_seconds(make, user):
     row = make("sent", checks=1, checking_until=ago(seconds=1))
-    assert rows.take_check(row.pk, user.pk).checks == 2
+    assert rows.begin_check(row.pk, user.pk).checks == 2
 
 
 @pytest.mark.parametrize("status", OTHERS["sent"])
-def test_only_a_sent_row_is_checked(make, user, status):
+def test_begin_check_takes_only_sent_rows(make, user, status):
     row = make(status, expires_at=ahead(hours=9))
-    assert rows.take_check(row.pk, user.pk) is None
+    assert rows.begin_check(row.pk, user.pk) is None
 
 
 @pytest.mark.parametrize(
@@ -244,45 +239,45 @@ def test_only_a_sent_row_is_checked(make, user, status):
         {"checking_until": ahead(hours=9)},
     ],
 )
-def test_a_check_is_refused(make, user, fields):
+def test_begin_check_refuses(make, user, fields):
     row = make("sent", **fields)
-    assert rows.take_check(row.pk, user.pk) is None
+    assert rows.begin_check(row.pk, user.pk) is None
 
 
-def test_a_refunded_check_can_be_made_again(make, user):
+def test_refunded_check_can_be_used_again(make, user):
     row = make("sent", checks=3, checks_refunded=1)
-    assert rows.take_check(row.pk, user.pk).checks == 4
+    assert rows.begin_check(row.pk, user.pk).checks == 4
 
 
-def test_a_check_is_taken_of_one_row_only(make, user):
+def test_begin_check_changes_only_its_row(make, user):
     other = make("sent")
-    rows.take_check(make("sent").pk, user.pk)
+    rows.begin_check(make("sent").pk, user.pk)
     other.refresh_from_db()
     assert other.checks == 0
 
 
-def test_nobody_checks_a_strangers_row(make, django_user_model):
+def test_row_of_another_user_cannot_be_checked(make, django_user_model):
     stranger = django_user_model.objects.create_user("rasa")
     row = make("sent")
-    assert rows.take_check(row.pk, stranger.pk) is None
-    assert rows.take_check(row.pk, None) is None
+    assert rows.begin_check(row.pk, stranger.pk) is None
+    assert rows.begin_check(row.pk, None) is None
 
 
-def test_the_row_of_a_deleted_user_belongs_to_nobody(make, user):
+def test_row_of_a_deleted_user_belongs_to_nobody(make, user):
     row = make("sent")
     pk = user.pk
     user.delete()
-    assert rows.take_check(row.pk, pk) is None
-    assert rows.take_check(row.pk, None) is None
+    assert rows.begin_check(row.pk, pk) is None
+    assert rows.begin_check(row.pk, None) is None
 
 
-def test_an_anonymous_row_belongs_to_any_holder_of_its_id(make, user):
+def test_anonymous_row_belongs_to_anybody_with_its_id(make, user):
     row = make("sent", user=None, is_anonymous=True)
     assert rows.owned_by(None).get() == row
     assert rows.owned_by(user.pk).get() == row
 
 
-def test_an_anonymous_row_that_got_a_user_is_the_users(make, user, django_user_model):
+def test_redeemed_anonymous_row_belongs_only_to_its_user(make, user, django_user_model):
     stranger = django_user_model.objects.create_user("rasa")
     make("sent", user=user, is_anonymous=True)
     assert rows.owned_by(user.pk).exists()
@@ -294,7 +289,7 @@ def test_an_anonymous_row_that_got_a_user_is_the_users(make, user, django_user_m
 
 
 @pytest.mark.parametrize("status", ["sent", "expired", "locked"])
-def test_a_true_verifies(make, status):
+def test_mark_verified_announces_at_once(make, status):
     row = make(status, checking_until=ahead(seconds=9))
     assert rows.mark_verified(row)
     row.refresh_from_db()
@@ -303,24 +298,24 @@ def test_a_true_verifies(make, status):
 
 
 @pytest.mark.parametrize("status", ["queued", "sending", "verified", "failed"])
-def test_a_true_verifies_no_other_state(make, status):
+def test_mark_verified_changes_no_other_state(make, status):
     row = make(status, request_id="r" * 32)
     assert not rows.mark_verified(row)
 
 
-def test_a_true_verifies_its_own_request_id_only(make):
+def test_mark_verified_needs_the_same_request_id(make):
     row = make("sent")
     row.request_id = "x" * 32
     assert not rows.mark_verified(row)
 
 
-def test_a_true_verifies_its_own_row_only(make):
+def test_mark_verified_changes_only_its_row(make):
     row = make("sent")
     row.pk = uuid.uuid4()
     assert not rows.mark_verified(row)
 
 
-def test_verified_says_when_and_nothing_else_may(make):
+def test_database_keeps_status_and_is_verified_equal(make):
     row = make("sent")
     with pytest.raises(IntegrityError), transaction.atomic():
         rows.filter(pk=row.pk).update(is_verified=True)
@@ -333,50 +328,50 @@ def test_verified_says_when_and_nothing_else_may(make):
 COUNTERS = {"mark_wrong": "checks_wrong", "refund_check": "checks_refunded"}
 
 
-@pytest.mark.parametrize("move", COUNTERS)
-def test_a_judged_or_refunded_check_is_counted(make, user, move):
-    row = rows.take_check(make("sent").pk, user.pk)
-    assert getattr(rows, move)(row)
+@pytest.mark.parametrize("transition", COUNTERS)
+def test_judged_or_refunded_check_is_counted(make, user, transition):
+    row = rows.begin_check(make("sent").pk, user.pk)
+    assert getattr(rows, transition)(row)
     row.refresh_from_db()
-    assert (getattr(row, COUNTERS[move]), row.checking_until) == (1, None)
+    assert (getattr(row, COUNTERS[transition]), row.checking_until) == (1, None)
 
 
-def test_a_lost_check_stays_spent(make, user):
-    row = rows.take_check(make("sent").pk, user.pk)
-    assert rows.lose_check(row)
+def test_abandoned_check_stays_spent(make, user):
+    row = rows.begin_check(make("sent").pk, user.pk)
+    assert rows.abandon_check(row)
     row.refresh_from_db()
     assert (row.checks, row.checking_until, row.has_lost_check) == (1, None, True)
 
 
-@pytest.mark.parametrize("move", COUNTERS)
-def test_a_check_that_is_over_is_not_counted_again(make, user, move):
-    row = rows.take_check(make("sent").pk, user.pk)
-    getattr(rows, move)(row)
-    assert not getattr(rows, move)(row)
+@pytest.mark.parametrize("transition", COUNTERS)
+def test_finished_check_is_not_counted_again(make, user, transition):
+    row = rows.begin_check(make("sent").pk, user.pk)
+    getattr(rows, transition)(row)
+    assert not getattr(rows, transition)(row)
 
 
-@pytest.mark.parametrize("move", COUNTERS)
-def test_a_later_check_is_not_mine(make, move):
+@pytest.mark.parametrize("transition", COUNTERS)
+def test_only_the_newest_check_is_counted(make, transition):
     row = make("sent", checks=2, checking_until=ahead(seconds=9))
     row.checks = 1
-    assert not getattr(rows, move)(row)
+    assert not getattr(rows, transition)(row)
 
 
-@pytest.mark.parametrize("move", COUNTERS)
-def test_a_check_counts_for_its_own_row_only(make, move):
+@pytest.mark.parametrize("transition", COUNTERS)
+def test_check_is_counted_only_for_its_row(make, transition):
     other, row = (
         make("sent", checks=1, checking_until=ahead(seconds=9)) for _ in range(2)
     )
-    assert getattr(rows, move)(row)
+    assert getattr(rows, transition)(row)
     other.refresh_from_db()
     assert other.checking_until is not None
 
 
-@pytest.mark.parametrize("move", COUNTERS)
+@pytest.mark.parametrize("transition", COUNTERS)
 @pytest.mark.parametrize("status", ["verified", "expired", "locked"])
-def test_a_check_of_an_ended_row_is_not_counted(make, move, status):
+def test_check_of_an_ended_row_is_not_counted(make, transition, status):
     row = make(status, checks=1, checking_until=ahead(seconds=9))
-    assert not getattr(rows, move)(row)
+    assert not getattr(rows, transition)(row)
 
 
 # T12 announce
@@ -389,20 +384,20 @@ def due(make, **fields):
 @pytest.mark.parametrize(
     ("attempts", "minutes"), [(0, 1), (1, 2), (5, 32), (11, 1440), (60, 1440)]
 )
-def test_an_announcement_is_taken_with_a_growing_pause(make, attempts, minutes):
+def test_pause_between_announcements_grows(make, attempts, minutes):
     row = rows.take_announcement(due(make, announce_attempts=attempts).pk)
     assert row.announce_attempts == attempts + 1
     pause = row.announce_at - timezone.now()
     assert timedelta(minutes=minutes) - SECOND < pause <= timedelta(minutes=minutes)
 
 
-def test_an_announcement_is_taken_once(make):
+def test_announcement_is_taken_once(make):
     row = due(make)
     assert rows.take_announcement(row.pk)
     assert rows.take_announcement(row.pk) is None
 
 
-def test_an_announced_row_is_not_announced_again(make):
+def test_announced_row_is_not_announced_again(make):
     row = due(make, announced_at=ago(seconds=1))
     assert rows.take_announcement(row.pk) is None
 
@@ -412,14 +407,14 @@ def test_only_verified_rows_are_announced(make):
     assert rows.take_announcement(row.pk) is None
 
 
-def test_one_row_is_announced_at_a_time(make):
+def test_take_announcement_changes_only_its_row(make):
     other, row = due(make), due(make)
     rows.take_announcement(row.pk)
     other.refresh_from_db()
     assert other.announce_attempts == 0
 
 
-def test_an_announcement_waits_by_its_own_row(make):
+def test_pause_grows_with_the_attempts_of_its_own_row(make):
     first, second = uuid.UUID(int=1), uuid.UUID(int=2)
     due(make, pk=first, announce_attempts=9)
     due(make, pk=second)
@@ -427,7 +422,7 @@ def test_an_announcement_waits_by_its_own_row(make):
     assert row.announce_at - timezone.now() < timedelta(minutes=2)
 
 
-def test_the_first_announcement_is_the_one_that_is_noted(make):
+def test_second_mark_announced_changes_nothing(make):
     row, other = due(make), due(make)
     assert rows.mark_announced(row)
     assert not rows.mark_announced(row)
@@ -435,7 +430,7 @@ def test_the_first_announcement_is_the_one_that_is_noted(make):
     assert other.announced_at is None
 
 
-# What a row says of itself
+# Properties of a row
 
 
 @pytest.mark.parametrize(
@@ -454,6 +449,13 @@ def test_the_first_announcement_is_the_one_that_is_noted(make):
 )
 def test_checks_left(make, status, fields, left):
     assert make(status, **fields).checks_left == left
+
+
+@pytest.mark.parametrize("refunded", range(5))
+@pytest.mark.parametrize("checks", range(8))
+def test_begin_check_agrees_with_checks_left(make, user, checks, refunded):
+    row = make("sent", checks=checks, checks_refunded=refunded)
+    assert bool(rows.begin_check(row.pk, user.pk)) == (row.checks_left > 0)
 
 
 @pytest.mark.parametrize(
@@ -493,7 +495,7 @@ def test_code_spent(make, status, fields, spent):
         ("failed", "too_late", False),
     ],
 )
-def test_what_was_or_may_have_been_sent_is_counted(make, status, failure, counts):
+def test_sent_or_maybe_sent_row_is_counted(make, status, failure, counts):
     row = make(status, failure=failure)
     assert (rows.counted().exists(), row.is_counted) == (counts, counts)
 
@@ -502,17 +504,17 @@ def test_verified_rows_are_found_by_user_and_number(make, user, django_user_mode
     make("verified")
     stranger = django_user_model.objects.create_user("rasa")
     verified = rows.verified
-    assert verified(user=user, phone_number="+37061234567").exists()
+    assert verified(user=user, phone_number=NUMBER).exists()
     assert not verified(user=user, phone_number="+37061234568").exists()
-    assert not verified(user=stranger, phone_number="+37061234567").exists()
+    assert not verified(user=stranger, phone_number=NUMBER).exists()
 
 
-def test_nobody_has_no_verified_rows(make):
+def test_anonymous_user_has_no_verified_rows(make):
     make("verified", user=None)
-    nobody = AnonymousUser()
-    assert not rows.verified(user=nobody, phone_number="+37061234567").exists()
+    user = AnonymousUser()
+    assert not rows.verified(user=user, phone_number=NUMBER).exists()
 
 
-def test_an_unproven_row_is_not_verified(make, user):
+def test_unproven_row_is_not_verified(make, user):
     make("sent")
-    assert not rows.verified(user=user, phone_number="+37061234567").exists()
+    assert not rows.verified(user=user, phone_number=NUMBER).exists()

@@ -16,7 +16,7 @@ from django.db import (
 )
 from django.utils import timezone
 
-from django_idenfy_phone import delivery, limits, maintenance, services, transactions
+from django_idenfy_phone import delivery, limits, services, transactions
 from django_idenfy_phone.exceptions import (
     CheckUnknown,
     CooldownActive,
@@ -25,10 +25,11 @@ from django_idenfy_phone.exceptions import (
     VerificationExpired,
 )
 from django_idenfy_phone.models import PhoneVerification, StartLock
+from django_idenfy_phone.starting import StartRequest
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
-from support.steps import START_URL, outcome, post_json, start
+from support.steps import START_URL, dispatched_by_sweep, outcome, post_json, start
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SENT = w.answer(200, {"request_id": "r" * 32})
@@ -95,7 +96,7 @@ def abort_next():
 @pytest.fixture
 def short_patience(monkeypatch):
     """Lost results are written for half a second only, instead of ten."""
-    monkeypatch.setattr("django_idenfy_phone.transactions.PATIENCE", 0.5)
+    monkeypatch.setattr(transactions, "WRITE_RETRY_BUDGET", timedelta(seconds=0.5))
 
 
 @pytest.mark.usefixtures("database_server")
@@ -107,7 +108,7 @@ def test_row_is_sent_after_its_claim_failed(make, wire, at_once):
         delivery.deliver(row.pk)
     connection.close()
     assert (outcome(row), row.send_attempts) == ("queued", 0)
-    for pk in maintenance.due():
+    for pk in dispatched_by_sweep():
         delivery.deliver(pk)
     assert (outcome(row), len(wire.requests)) == ("sent", 1)
 
@@ -303,7 +304,7 @@ def number_locked_for(seconds):
 
     def hold():
         with transaction.atomic():
-            limits.lock(limits.Claim(NUMBER, NUMBER[:-4], None, ""))
+            limits.lock(StartRequest(NUMBER, "LT", None, "", "", None))
             is_held.set()
             is_over.wait(seconds)
         connection.close()
@@ -355,7 +356,7 @@ def attempts_of_conflict(at_once, database_server):
 
         def run(keys):
             set_isolation(level)
-            transactions.retried(lambda: attempt(keys), "default")
+            transactions.retry_on_abort(lambda: attempt(keys), "default")
 
         at_once(run, ["ab", "ba"])
         return attempts.total()
@@ -505,7 +506,7 @@ def test_wrong_clock_does_not_change_retry(user, wire, clock, minutes):
     clock.move(timedelta(minutes=minutes))
     wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="2"), SENT)
     row = start(user)
-    assert delivery.deliver(row.pk) == 2
+    assert delivery.deliver(row.pk) == timedelta(seconds=2)
     clock.move(timedelta(seconds=2))
     delivery.deliver(row.pk)
     assert (outcome(row), len(wire.requests)) == ("sent", 2)

@@ -71,7 +71,7 @@ def drain(clock):
             clock.now = max(clock.now, due)
             delay = delivery.deliver(pk)
             if delay is not None:
-                publish(pk, clock.now + delay * SECOND)
+                publish(pk, clock.now + delay)
 
 
 def test_backlog_is_sent_at_full_rate_until_deadline(idenfy, clock):

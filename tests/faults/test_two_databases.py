@@ -80,7 +80,7 @@ def test_only_write_database_is_used(idenfy_sandbox):
     url = started["Location"] + "confirm/"
     confirmed = post_json(api, url, {"code": code})
     assert confirmed.json()["is_verified"] is True
-    maintenance.sweep(tasks.hint)
+    maintenance.sweep(tasks.notify_worker)
     row = PhoneVerification.objects.using("phones").get()
     assert received == [row.pk]
     assert services.get_proof(row.pk, user=None) == row

@@ -55,21 +55,9 @@ def test_request_of_other_user_ends_no_row(make, api, django_user_model):
     assert row.status == "queued"
 
 
-@pytest.fixture
-def app():
-    """The Celery app; its settings are restored after the test."""
-    app = tasks.send_code.app
-    names = ("broker_url", "broker_write_url", "result_backend")
-    before = {name: app.conf[name] for name in names}
-    yield app
-    app.conf.update(before)
-    tasks._drop_links()
-
-
 @pytest.mark.django_db(transaction=True)
-def test_start_without_broker_ends_as_not_sent(api, wire, app):
-    app.conf.broker_url = app.conf.broker_write_url = "redis://127.0.0.1:1/0"
-    tasks._drop_links()
+def test_start_without_broker_ends_as_not_sent(api, wire, celery_app):
+    celery_app.use("redis://127.0.0.1:1/0")
     started = post_json(api, START_URL, {"phone_number": NUMBER})
     assert started.status_code == 202
     age(PhoneVerification.objects.get(), timedelta(minutes=4))
@@ -79,8 +67,10 @@ def test_start_without_broker_ends_as_not_sent(api, wire, app):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_unreachable_result_backend_changes_nothing(user, wire, app, at_once, caplog):
-    app.conf.result_backend = "redis://127.0.0.1:1/0"
+def test_unreachable_result_backend_changes_nothing(
+    user, wire, celery_app, at_once, caplog
+):
+    celery_app.app.conf.result_backend = "redis://127.0.0.1:1/0"
     # A new thread has no result backend from an earlier test.
     at_once(lambda _: start(user), [1])
     assert "Publishing failed" not in caplog.text

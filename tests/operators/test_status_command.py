@@ -87,8 +87,8 @@ def test_exit_status_is_1_when_a_signal_is_overdue(make, capsys, seconds, exit_s
 
 
 def test_next_slot_tells_how_long_a_new_row_waits(capsys):
-    next_slot_at = timezone.now() + timedelta(seconds=19 + 60.9)
-    ProviderGate.objects.create(next_slot_at=next_slot_at)
+    arrival = timezone.now() + timedelta(seconds=19 + 60.9)
+    ProviderGate.objects.create(theoretical_arrival_at=arrival)
     exit_status, lines = run_status(capsys)
     assert lines[1] in ("Next slot in: 61 s", "Next slot in: 60 s")
     assert exit_status == 0

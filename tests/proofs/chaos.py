@@ -306,7 +306,7 @@ class Run:
     def warm_up(self):
         """Let the first request import what the measured ones use."""
         client_of(None).get(f"/phone/{uuid.uuid4()}/")
-        tasks.hint(uuid.uuid4())
+        tasks.notify_worker(uuid.uuid4())
 
     def wait_while(self, *statuses, until=MAX_SECONDS):
         """Wait until no row has one of them. A lease ends after 45 seconds."""

@@ -1,6 +1,6 @@
-"""Drops each term of each transition's WHERE, one at a time: some test must fail.
+"""Drops each term of each transition's WHERE, one at a time: a test must then fail.
 
-Run ``python tests/proofs/mutate.py``, with words to look at some mutants only.
+``python tests/proofs/mutate.py [WORD ...]`` tries only the mutants with all the words.
 """
 
 import ast
@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "django_idenfy_phone"
+MODULE = "transitions.py"
 QUERYSET = "PhoneVerificationQuerySet"
-# The first kills nearly all, so the others are seldom loaded.
+# The first file kills nearly all mutants, so the others run rarely.
 TESTS = (
     ["domain/test_transitions.py"],
     [
@@ -30,10 +31,10 @@ TESTS = (
 )
 AT_ONCE = 2
 
-# No test can tell these: without them the same rows change, only slower.
+# No test can notice these: without them the same rows change, only slower.
 REDUNDANT = {
-    # Each row is judged again by the UPDATE; this leaves most of them out.
-    ("settle", "ending"),
+    # The UPDATE of each row has the same condition.
+    ("settle", "ending.condition"),
     # Only failed rows have a failure: the UPDATE that sets one sets the other.
     ("counted", "status=Status.FAILED"),
 }
@@ -50,11 +51,11 @@ class Mutant(NamedTuple):
         return self.method, self.term
 
     def __str__(self) -> str:
-        return f"models.py:{self.line} {self.method}: {self.term}"
+        return f"{MODULE}:{self.line} {self.method}: {self.term}"
 
 
 def mutants(tree: ast.Module) -> Iterator[Mutant]:
-    """The module once for each term, without that term."""
+    """The module once for each term, and each time without that term."""
     [queryset] = [
         node
         for node in tree.body
@@ -69,7 +70,7 @@ def mutants(tree: ast.Module) -> Iterator[Mutant]:
 
 
 def dropped(node: ast.AST) -> Iterator[ast.expr | ast.keyword]:
-    """Each term of a node; while it is looked at, the tree is without it."""
+    """Each term of a node; the tree is without it until the next one is asked for."""
     if isinstance(node, ast.Call) and name_of(node.func) in ("filter", "exclude", "Q"):
         yield from left_out(node.args)
         yield from left_out(node.keywords)
@@ -92,7 +93,7 @@ def left_out(terms: list) -> Iterator[ast.expr | ast.keyword]:
 
 def one_sided(node: ast.BinOp) -> Iterator[ast.expr]:
     left, right = node.left, node.right
-    # "a & a" is "a".
+    # Without "left", "left & right" becomes "right & right".
     node.left = right
     if not (isinstance(left, ast.BinOp) and type(left.op) is type(node.op)):
         yield left
@@ -102,18 +103,18 @@ def one_sided(node: ast.BinOp) -> Iterator[ast.expr]:
 
 
 def is_killed(source: str) -> bool:
-    """Whether a test fails with this ``models.py`` in a copy of the package."""
+    """Whether a test fails in a copy of the package with this source of MODULE."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / PACKAGE, Path(folder) / PACKAGE)
-        (Path(folder) / PACKAGE / "models.py").write_text(source)
+        (Path(folder) / PACKAGE / MODULE).write_text(source)
         return any(fails(folder, files) for files in TESTS)
 
 
 def fails(folder: str, files: list[str]) -> bool:
     environment = {**os.environ, "PYTHONPATH": folder, "TMPDIR": folder}
-    # Two runs at once would share a server's test database.
+    # SQLite: on a server, two runs at once would share one test database.
     environment.pop("DATABASE_URL", None)
-    # Without -P the checkout would come before the copy; see also tox.ini.
+    # Without -P, Python imports the checkout in place of the copy.
     options = f"-P -m pytest -p {PACKAGE} -x -q -p no:randomly -p no:cacheprovider"
     command = [
         sys.executable,
@@ -129,7 +130,7 @@ def fails(folder: str, files: list[str]) -> bool:
 
 
 def main(words: list[str]) -> int:
-    tree = ast.parse((ROOT / PACKAGE / "models.py").read_text())
+    tree = ast.parse((ROOT / PACKAGE / MODULE).read_text())
     if is_killed(ast.unparse(tree)):
         sys.exit("The tests fail without a mutant.")
     found = list(mutants(tree))

@@ -33,7 +33,7 @@ NUMBERS = [f"+3706{n:03}5678" for n in range(1_000)]
 def pass_time(by):
     """Move only the times that the limits of sent rows depend on."""
     rows.update(created_at=F("created_at") - by)
-    ProviderGate.objects.update(next_slot_at=F("next_slot_at") - by)
+    ProviderGate.objects.update(theoretical_arrival_at=F("theoretical_arrival_at") - by)
 
 
 def attempt(user, number, network=""):
@@ -41,7 +41,7 @@ def attempt(user, number, network=""):
     try:
         row = start(user, number, network=network)
     except (CooldownActive, LimitReached) as error:
-        return None, timedelta(seconds=math.ceil(error.retry_after))
+        return None, timedelta(seconds=math.ceil(error.retry_after.total_seconds()))
     delivery.deliver(row.pk)
     return row, timedelta(0)
 

@@ -67,11 +67,16 @@ CRASHABLE_FILES = {
     str(PACKAGE / f"{name}.py")
     for name in (
         "announce",
+        "checking",
         "delivery",
+        "gate",
+        "idempotency",
+        "limits",
         "maintenance",
         "models",
         "services",
         "transactions",
+        "transitions",
     )
 }
 

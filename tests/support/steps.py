@@ -6,14 +6,16 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, timedelta
 
 import pytest
 from rest_framework.test import APIClient
 
-from django_idenfy_phone import services
+from django_idenfy_phone import maintenance, services, tasks
 from django_idenfy_phone.exceptions import CooldownActive, LimitReached
 from django_idenfy_phone.models import PhoneVerification
+from support.brokers import wait_until
 from support.constants import NUMBER
 
 START_URL = "/phone/start/"
@@ -56,7 +58,7 @@ def refusal_of(user, number=NUMBER, **options):
     """The error code and the wait of a start that must be refused."""
     with pytest.raises((CooldownActive, LimitReached)) as caught:
         start(user, number, **options)
-    return caught.value.code, timedelta(seconds=caught.value.retry_after)
+    return caught.value.code, caught.value.retry_after
 
 
 def code_and_wait(response):
@@ -172,3 +174,19 @@ def run_module(folder, *command, **environment):
         timeout=180,
         check=False,
     )
+
+
+def dispatched_by_sweep():
+    """The ids that one sweep dispatches, in its order."""
+    pks = []
+    maintenance.sweep(lambda pk: pks.append(pk) or True)
+    return pks
+
+
+def eventually(is_true, tries=30):
+    """Wait until it is true. Sweeps, since a publish may fail on a busy machine."""
+    for _ in range(tries):
+        with suppress(TimeoutError):
+            return wait_until(is_true, seconds=2)
+        tasks.sweep()
+    raise TimeoutError(f"{is_true} stayed false")

@@ -12,17 +12,18 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
-from django_idenfy_phone import delivery, maintenance, tasks
+from ... import delivery, maintenance
+from ...tasks import notify_worker_blocking
 
 logger = logging.getLogger(__name__)
 
-DAY = 86_400
-# How soon a pause ends for a signal.
-SLICE = 0.2
+DAY_SECONDS = 86_400
+# How soon a pause ends after a signal.
+STOP_CHECK_SECONDS = 0.2
 
 
 class Command(BaseCommand):
-    help = "Settle late verifications, announce again, and hint what still waits."
+    help = "Settle late verifications, notify workers of waiting ones, announce again."
     is_stopped = False
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -39,32 +40,34 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        pass_on = deliver if options["deliver"] else tasks.hint_patiently
+        dispatch = deliver if options["deliver"] else notify_worker_blocking
         if options["loop"] is None:
-            maintenance.sweep(pass_on)
+            maintenance.sweep(dispatch)
         else:
-            self.sweep_every(options["loop"], pass_on)
+            self.sweep_every(options["loop"], dispatch)
 
-    def sweep_every(self, seconds: float, pass_on: Callable[[uuid.UUID], bool]) -> None:
-        # No KeyboardInterrupt: a row that is being sent is finished.
+    def sweep_every(
+        self, seconds: float, dispatch: Callable[[uuid.UUID], bool]
+    ) -> None:
+        # Not KeyboardInterrupt, which would break off a send.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.stop)
         line = _("Sweeping every %(seconds)g s. Press Ctrl-C to stop.")
         self.stdout.write(line % {"seconds": seconds})
         self.stdout.flush()
         while not self.is_stopped:
-            sweep_or_log(lambda pk: not self.is_stopped and pass_on(pk))
+            sweep_or_log(lambda pk: not self.is_stopped and dispatch(pk))
             self.pause(seconds)
 
     def stop(self, *args: object) -> None:
-        # A flag and no Event: set() would wait for ever for a lock that the wait()
-        # which the signal interrupts may hold.
+        # A flag, not an Event: the signal may interrupt wait(), which holds the lock
+        # that set() needs.
         self.is_stopped = True
 
     def pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while not self.is_stopped and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, SLICE))
+            time.sleep(min(left, STOP_CHECK_SECONDS))
 
 
 def deliver(pk: uuid.UUID) -> bool:
@@ -72,13 +75,13 @@ def deliver(pk: uuid.UUID) -> bool:
     return True
 
 
-def sweep_or_log(pass_on: Callable[[uuid.UUID], bool]) -> None:
-    """The loop must outlive a database that is away for a while."""
+def sweep_or_log(dispatch: Callable[[uuid.UUID], bool]) -> None:
+    """One sweep of a loop, which must survive an outage of the database."""
     close_old_connections()
     try:
-        maintenance.sweep(pass_on)
+        maintenance.sweep(dispatch)
     except Exception as error:
-        # Not the text: a database's may hold values. A run without --loop shows it.
+        # Not the text: a database error may hold values. A run without --loop shows it.
         logger.error("The sweep failed (%s); it goes on.", type(error).__name__)
     close_old_connections()
 
@@ -88,6 +91,6 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0
-    if not 0 < seconds <= DAY:
+    if not 0 < seconds <= DAY_SECONDS:
         raise ArgumentTypeError(_("must be seconds, above 0 and up to a day"))
     return seconds

@@ -1,19 +1,26 @@
-"""Where a request comes from, as far as limits may trust it."""
+"""Where a request comes from, as far as the limits may trust it.
+
+For any Django request, and for REST framework's. Its NUM_PROXIES is read from the
+settings, so REST framework itself is not needed.
+"""
 
 import ipaddress
 import logging
 from functools import cache
+from typing import Any
 
-from rest_framework.request import Request
-from rest_framework.settings import api_settings
+from django.conf import settings
 
-from ..conf import conf
+from .conf import conf
 
 logger = logging.getLogger(__name__)
 
 
-def client_network(request: Request) -> str:
-    """An IPv4 address, an IPv6 /64, or "" where the address tells nobody apart."""
+def client_network(request: Any) -> str:
+    """An IPv4 address, an IPv6 /64, or "" for an address that names no client.
+
+    CLIENT_NETWORK is asked where it is set.
+    """
     custom = conf.CLIENT_NETWORK
     text = custom(request) if custom else _address(request)
     network = normalise(text)
@@ -22,12 +29,13 @@ def client_network(request: Request) -> str:
     return network
 
 
-def _address(request: Request) -> str:
+def _address(request: Any) -> str:
     """REMOTE_ADDR, or X-Forwarded-For exactly as far as NUM_PROXIES says.
 
-    Anybody can write the entries further left.
+    A client can write the entries further left.
     """
-    proxies = api_settings.NUM_PROXIES or 0
+    rest_framework: dict[str, Any] = getattr(settings, "REST_FRAMEWORK", None) or {}
+    proxies = rest_framework.get("NUM_PROXIES") or 0
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
     if not proxies or not forwarded:
         return str(request.META.get("REMOTE_ADDR", ""))
@@ -35,6 +43,10 @@ def _address(request: Request) -> str:
 
 
 def normalise(text: str) -> str:
+    """An IPv4 address as it is, an IPv6 address as its /64.
+
+    "" for a private, loopback or otherwise not global address, and for other text.
+    """
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

@@ -1,0 +1,101 @@
+"""The user's half: have iDenfy judge one code, once. The mirror of ``delivery``."""
+
+import logging
+import re
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
+
+from . import announce, gate
+from .client import IdenfyClient
+from .exceptions import (
+    AccountRefused,
+    CheckUnknown,
+    IdenfyError,
+    InvalidCode,
+    NeverSent,
+    ProviderUnavailable,
+    RateLimited,
+    VerificationError,
+)
+from .models import PhoneVerification, primary_alias
+from .pacing import Pause
+from .transactions import LOST_CONNECTION_ERRORS, retry_on_lost_connection
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+RETRY_SOON = timedelta(seconds=2)
+# After a 429 to a check that gives no time.
+DEFAULT_CHECK_PAUSE = timedelta(seconds=5)
+
+
+@sensitive_variables("code")
+def validate_code(code: object) -> None:
+    """Raise InvalidCode for anything but a string of four ASCII digits."""
+    if not (isinstance(code, str) and re.fullmatch("[0-9]{4}", code)):
+        raise InvalidCode
+
+
+def time_to_resume() -> timedelta:
+    """How long checks are still paused; 0 where they are not."""
+    now = timezone.now()
+    return gate.current().pause_ends_at(Pause.CHECKS, now) - now
+
+
+@sensitive_variables("code")
+def check(pk: uuid.UUID, code: str, user_id: Any) -> bool:
+    """Spend one check of a row to have iDenfy judge a code; announce a proof.
+
+    Returns whether a check could begin. Raises ProviderUnavailable where iDenfy surely
+    did not judge the code, and CheckUnknown where it may have.
+    """
+    row = PhoneVerification.objects.begin_check(pk, user_id)
+    if row is None:
+        return False
+    is_verified = _ask_idenfy(row, code)
+    rows = PhoneVerification.objects
+    mark = rows.mark_verified if is_verified else rows.mark_wrong
+    finish_check(partial(mark, row))
+    if is_verified:
+        announce.verified(row.pk)
+    return True
+
+
+@sensitive_variables("code")
+def _ask_idenfy(row: PhoneVerification, code: str) -> bool:
+    assert row.request_id is not None
+    try:
+        return IdenfyClient().verify_sms(row.request_id, code)
+    except IdenfyError as error:
+        logger.error("The check of verification %s failed (%s).", row.pk, error)
+        raise _give_back_or_keep(row, error) from error
+
+
+def _give_back_or_keep(row: PhoneVerification, error: IdenfyError) -> VerificationError:
+    """T10 where iDenfy surely did not judge the code; else the check stays spent."""
+    if not isinstance(error, NeverSent | RateLimited | AccountRefused):
+        finish_check(partial(PhoneVerification.objects.abandon_check, row))
+        return CheckUnknown()
+    wait = RETRY_SOON
+    if isinstance(error, RateLimited):
+        wait = error.retry_after or DEFAULT_CHECK_PAUSE
+        finish_check(partial(gate.pause_checks, timezone.now() + wait))
+    finish_check(partial(PhoneVerification.objects.refund_check, row))
+    return ProviderUnavailable(retry_after=wait)
+
+
+def finish_check(work: Callable[[], T]) -> T:
+    """Run what follows a check, again when the connection to the database is lost.
+
+    Raises CheckUnknown where the database stays away: the check stays spent.
+    """
+    try:
+        return retry_on_lost_connection(work, primary_alias())
+    except LOST_CONNECTION_ERRORS as error:
+        raise CheckUnknown from error

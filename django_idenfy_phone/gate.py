@@ -1,0 +1,136 @@
+"""The provider gate's writes: slots, pauses and account faults.
+
+There is one row for all workers. Each write holds that row's lock, so no slot is given
+twice and no pause is shortened. No lock is held while iDenfy is asked.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from django.db import transaction
+from django.utils import timezone
+
+from . import pacing
+from .conf import conf
+from .models import PhoneVerification, ProviderGate, primary_alias
+from .pacing import Pause
+from .transactions import retry_on_abort
+
+T = TypeVar("T")
+
+GATE_ID = 1
+MAX_ACCOUNT_FAULTS = 3
+ALARM_INTERVAL = timedelta(minutes=1)
+
+
+def current() -> ProviderGate:
+    """The gate as it is stored now, not locked."""
+    return ProviderGate.objects.filter(pk=GATE_ID).first() or ProviderGate(pk=GATE_ID)
+
+
+def acquire() -> ProviderGate:
+    """The gate, locked until the caller's transaction ends.
+
+    By an UPDATE, since SQLite has no SELECT FOR UPDATE.
+    """
+    rows = ProviderGate.objects.filter(pk=GATE_ID)
+    now = timezone.now()
+    if not rows.update(acquired_at=now):
+        new = [ProviderGate(pk=GATE_ID)]
+        ProviderGate.objects.bulk_create(new, ignore_conflicts=True)
+        rows.update(acquired_at=now)
+    return rows.get()
+
+
+def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> datetime:
+    """When a due row may be sent: ``now``, or a later slot that is reserved for it.
+
+    A slot at ``row.send_by`` or later is not reserved: the row is too late. The gate is
+    acquired before and saved after.
+    """
+    if row.slot_reserved and gate.sends_resume_at(now) <= now:
+        return now
+    slot = gate.next_slot(now)
+    rate = conf.SEND_RATE
+    if rate is not None and slot < row.send_by:
+        arrival = gate.theoretical_arrival(now, rate)
+        gate.theoretical_arrival_at = arrival + rate.interval
+    return slot
+
+
+def time_to_capacity(now: datetime) -> timedelta | None:
+    """How long until a new start makes sense; None where it does now.
+
+    Before that, its row could not be sent by its deadline, or the account is paused.
+    """
+    gate = current()
+    # A slot at the very deadline is too late.
+    tick = timedelta(milliseconds=1)
+    in_time = gate.next_slot(now) - conf.SEND_DEADLINE + tick
+    useful_at = max(in_time, gate.pause_ends_at(Pause.ACCOUNT, now))
+    return useful_at - now if useful_at > now else None
+
+
+def pause_sends(until: datetime) -> None:
+    """No sends until then, and no burst after it. Never shortens a pause."""
+
+    def pause(gate: ProviderGate) -> None:
+        now = timezone.now()
+        gate.sends_paused_until = max(until, gate.pause_ends_at(Pause.SENDS, now))
+        if rate := conf.SEND_RATE:
+            gate.theoretical_arrival_at = pacing.arrival_after_pause(
+                gate.theoretical_arrival(now, rate), gate.sends_paused_until, rate
+            )
+
+    _change(pause)
+
+
+def pause_checks(until: datetime) -> None:
+    """No checks until then. Never shortens a pause."""
+
+    def pause(gate: ProviderGate) -> None:
+        paused_until = gate.pause_ends_at(Pause.CHECKS, timezone.now())
+        gate.checks_paused_until = max(until, paused_until)
+
+    _change(pause)
+
+
+def note_account_fault(now: datetime, *, is_key_refused: bool) -> bool:
+    """Count a refusal of the account, and pause all sends unless it stands alone.
+
+    A refused key pauses at once; any other refusal after MAX_ACCOUNT_FAULTS in a row,
+    since one may concern one destination only. Returns whether to raise an alarm: at
+    most once in ALARM_INTERVAL.
+    """
+
+    def note(gate: ProviderGate) -> bool:
+        gate.account_faults += 1
+        if is_key_refused or gate.account_faults >= MAX_ACCOUNT_FAULTS:
+            gate.account_paused_until = now + pacing.ACCOUNT_PAUSE
+        alarmed_at = gate.alarmed_at
+        if alarmed_at and timedelta(0) <= now - alarmed_at < ALARM_INTERVAL:
+            return False
+        gate.alarmed_at = now
+        return True
+
+    return _change(note)
+
+
+def note_success() -> None:
+    """Start the count of account faults in a row anew."""
+    faulty = ProviderGate.objects.filter(pk=GATE_ID, account_faults__gt=0)
+    faulty.update(account_faults=0)
+
+
+def _change(change: Callable[[ProviderGate], T]) -> T:
+    """Change the gate under its lock, in a transaction of its own."""
+
+    def acquire_and_change() -> T:
+        with transaction.atomic(using=primary_alias(), durable=True):
+            gate = acquire()
+            result = change(gate)
+            gate.save(using=primary_alias())
+            return result
+
+    return retry_on_abort(acquire_and_change, primary_alias())

@@ -1,0 +1,129 @@
+"""How sending and announcing go: for the status command and the admin's warnings."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db.models import Count, Min, TextChoices
+from django.db.models.functions import Greatest
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from . import gate
+from .conf import conf
+from .models import PhoneVerification, ProviderGate
+from .pacing import Pause
+from .statuses import ACCEPTED_STATUSES, Failure, Status
+from .transitions import RECEIVER_GRACE
+
+# A worker takes a row within a second, the sweep within half a minute.
+LONG_QUEUED = timedelta(minutes=1)
+# Fewer failures than this may be chance.
+MANY_FAILURES = 3
+UNSENT_FAILURES = (Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.UNREACHABLE)
+
+
+class Trouble(TextChoices):
+    """What needs a person. The label says what to look at."""
+
+    NO_KEY = "key", _("The API key or secret is not set: every start is refused.")
+    ACCOUNT = "account", _("iDenfy refuses the account: look at key and credits.")
+    FAILING = (
+        "failing",
+        _("No send succeeded in the last hour: is iDenfy down, or out of reach?"),
+    )
+    QUEUE = "queue", _("A row waits too long: are worker and sweep running?")
+    LATE = "late", _("Rows were not sent in time in the last hour.")
+    RECEIVERS = "receivers", _("Receivers of phone_verified have failed for a day.")
+
+
+class Health(NamedTuple):
+    """How sending and announcing go.
+
+    ``oldest_queued`` is the age of the oldest queued row, ``oldest_due`` how long a row
+    could have been sent already; both are None for an empty queue. ``pauses`` holds
+    what is left of each pause, zero where there is none. ``outcomes`` counts the rows
+    of the last hour by failure, or by status where they did not fail. ``troubles`` is
+    empty where no person is needed.
+    """
+
+    queued: int
+    oldest_queued: timedelta | None
+    oldest_due: timedelta | None
+    next_slot_in: timedelta
+    pauses: dict[Pause, timedelta]
+    account_faults: int
+    outcomes: dict[str, int]
+    troubles: list[Trouble]
+
+
+def oldest_due() -> timedelta | None:
+    """How long a queued row could have been sent already; None for an empty queue."""
+    queued = PhoneVerification.objects.filter(status=Status.QUEUED)
+    due_since = Greatest("next_send_at", "created_at")
+    first = queued.aggregate(first=Min(due_since))["first"]
+    return max(timezone.now() - first, timedelta(0)) if first else None
+
+
+def waits_too_long(oldest_due: timedelta | None) -> bool:
+    return oldest_due is not None and oldest_due > LONG_QUEUED
+
+
+def health() -> Health:
+    """Look at the queue, the gate and the last hour. Six queries."""
+    now = timezone.now()
+    queued = PhoneVerification.objects.filter(status=Status.QUEUED)
+    queue = queued.aggregate(depth=Count("pk"), oldest=Min("created_at"))
+    provider_gate, waiting, outcomes = gate.current(), oldest_due(), _outcomes(now)
+    return Health(
+        queued=queue["depth"],
+        oldest_queued=now - queue["oldest"] if queue["oldest"] else None,
+        oldest_due=waiting,
+        next_slot_in=provider_gate.next_slot(now) - now,
+        pauses={each: provider_gate.pause_ends_at(each, now) - now for each in Pause},
+        account_faults=provider_gate.account_faults,
+        outcomes=outcomes,
+        troubles=list(_troubles(now, provider_gate, outcomes, waiting)),
+    )
+
+
+def _outcomes(now: datetime) -> dict[str, int]:
+    """How many rows of the last hour have each failure, or else each status."""
+    recent = PhoneVerification.objects.filter(created_at__gt=now - timedelta(hours=1))
+    groups = recent.order_by().values_list("status", "failure")
+    return {
+        failure or status: count
+        for status, failure, count in groups.annotate(count=Count("pk"))
+    }
+
+
+def _troubles(
+    now: datetime,
+    provider_gate: ProviderGate,
+    outcomes: dict[str, int],
+    waiting: timedelta | None,
+) -> Iterator[Trouble]:
+    if not conf.has_credentials:
+        yield Trouble.NO_KEY
+    if provider_gate.account_faults or Failure.ACCOUNT in outcomes:
+        yield Trouble.ACCOUNT
+    failures = sum(outcomes.get(failure, 0) for failure in UNSENT_FAILURES)
+    if failures >= MANY_FAILURES and not outcomes.keys() & set(ACCEPTED_STATUSES):
+        yield Trouble.FAILING
+    if waits_too_long(waiting) or _is_sweep_missing(now):
+        yield Trouble.QUEUE
+    if Failure.TOO_LATE in outcomes:
+        yield Trouble.LATE
+    verified = PhoneVerification.objects.filter(status=Status.VERIFIED)
+    unannounced = verified.filter(announced_at=None)
+    if unannounced.filter(verified_at__lte=now - RECEIVER_GRACE).exists():
+        yield Trouble.RECEIVERS
+
+
+def _is_sweep_missing(now: datetime) -> bool:
+    """Whether a late lease or a due signal was left alone for too long."""
+    long_ago = now - LONG_QUEUED
+    rows = PhoneVerification.objects
+    leases = rows.filter(status=Status.SENDING, lease_until__lte=long_ago)
+    signals = rows.unannounced().filter(announce_at__lte=long_ago)
+    return leases.exists() or signals.exists()

@@ -1,0 +1,81 @@
+"""When sends may leave: GCRA and pauses, as pure functions of times.
+
+GCRA, the generic cell rate algorithm, paces sends by one stored time, the theoretical
+arrival time: when the next send would come if all of them kept exactly to the rate. A
+send may leave a burst earlier than that. So any t seconds hold at most SEND_BURST sends
+and those that the rate allows in t seconds.
+"""
+
+from datetime import datetime, timedelta
+
+from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
+
+from .conf import Limit
+
+SEND_BURST = 20
+# Tolerated clock skew between hosts.
+MAX_CLOCK_SKEW = timedelta(minutes=1)
+
+
+class Pause(TextChoices):
+    SENDS = "sends", _("Sends paused")
+    # iDenfy answered 429 to a send.
+    ACCOUNT = "account", _("Account paused")
+    # iDenfy refused the key, the contract or the credits.
+    CHECKS = "checks", _("Checks paused")
+    # iDenfy answered 429 to a check.
+
+
+ACCOUNT_PAUSE = timedelta(minutes=1)
+LONGEST_PAUSES = {
+    # The client cuts a Retry-After at 5 minutes.
+    Pause.SENDS: timedelta(minutes=5),
+    Pause.ACCOUNT: ACCOUNT_PAUSE,
+    Pause.CHECKS: timedelta(minutes=5),
+}
+
+
+def plausible_or_now(
+    moment: datetime | None, now: datetime, longest: timedelta
+) -> datetime:
+    """Return ``moment``, or ``now`` where it is None, past or too far ahead.
+
+    A time more than ``longest`` ahead was written by a host whose clock is wrong, or
+    before all clocks were set back: it must not stop the other hosts.
+    """
+    if moment is None or not now < moment <= now + longest + MAX_CLOCK_SKEW:
+        return now
+    return moment
+
+
+def burst_duration(rate: Limit) -> timedelta:
+    """How much earlier than its theoretical arrival time a send may leave."""
+    return rate.interval * (SEND_BURST - 1)
+
+
+def theoretical_arrival(
+    stored: datetime | None,
+    resumes_at: datetime,
+    now: datetime,
+    rate: Limit,
+    send_deadline: timedelta,
+) -> datetime:
+    """The theoretical arrival time of the next send.
+
+    ``stored`` is what the last send left. ``resumes_at`` is the end of all pauses,
+    ``now`` where there is none. No slot lies further ahead than the longer of the
+    pauses and ``send_deadline``.
+    """
+    longest = max(resumes_at - now, send_deadline) + rate.interval * SEND_BURST
+    return max(resumes_at, plausible_or_now(stored, now, longest))
+
+
+def slot_for(arrival: datetime, resumes_at: datetime, rate: Limit) -> datetime:
+    """When a send with this theoretical arrival time may leave."""
+    return max(resumes_at, arrival - burst_duration(rate))
+
+
+def arrival_after_pause(arrival: datetime, until: datetime, rate: Limit) -> datetime:
+    """The theoretical arrival time for which no burst follows the pause."""
+    return max(arrival, until + burst_duration(rate))

@@ -1,0 +1,74 @@
+"""What a start knows before it is stored."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+
+from . import phone
+from .exceptions import UnknownUser
+
+
+def user_id_of(user: Any) -> Any:
+    """The primary key of a logged-in user; None for None or an anonymous user.
+
+    By primary key, so that users who live only in a token work. Raises UnknownUser for
+    a key that no user of this project can have.
+    """
+    if user is None or not user.is_authenticated:
+        return None
+    try:
+        return get_user_model()._meta.pk.to_python(user.pk)
+    except ValidationError:
+        raise UnknownUser from None
+
+
+@dataclass(frozen=True, repr=False)
+class StartRequest:
+    """Who asks for a code, and for which number.
+
+    ``phone_number`` is E.164 and ``region`` its ISO region. ``user_id`` is None for an
+    anonymous start. ``network`` is an IPv4 address, an IPv6 /64, or "" where the limits
+    by network do not apply. ``idempotency_key`` is None, or as the client sent it.
+    """
+
+    phone_number: str
+    region: str
+    user_id: Any
+    network: str
+    purpose: str
+    idempotency_key: str | None
+
+    @classmethod
+    def build(
+        cls,
+        phone_number: str,
+        *,
+        user: Any,
+        network: str,
+        purpose: str,
+        idempotency_key: str | None,
+    ) -> Self:
+        """From a number as a person typed it, and any user.
+
+        Raises NumberNotSupported or UnknownUser.
+        """
+        number = phone.parse(phone_number)
+        return cls(
+            phone_number=number.e164,
+            region=number.region,
+            user_id=user_id_of(user),
+            network=network,
+            purpose=purpose,
+            idempotency_key=idempotency_key,
+        )
+
+    @property
+    def number_block(self) -> str:
+        """The numbers that differ in the last four digits only."""
+        return self.phone_number[:-4]
+
+    def __repr__(self) -> str:
+        # An error report shows the variables of each frame.
+        return "StartRequest(...)"

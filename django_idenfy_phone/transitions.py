@@ -1,0 +1,360 @@
+"""The transitions of a verification: each is one conditional UPDATE.
+
+===  ==================================  =============================================
+T    From → to                           Condition
+===  ==================================  =============================================
+T0   INSERT queued                       the locks are held, and the limits allow it
+T1   queued → sending                    due, and the gate gives a slot now
+T1b  queued → queued                     due, and the gate's next slot comes later: it
+                                         is reserved, and next_send_at is its time
+T2   sending, failed(unknown) → sent     own attempt; iDenfy gave a request_id
+T3   sending → queued                    own attempt; the request surely never left, or
+                                         surely was not accepted
+T4   sending → failed                    own attempt; a definite refusal, or T3 without
+                                         attempts or time left
+T5   sending → failed(unknown)           own attempt; it may have been sent; or the
+                                         lease is over
+T6   queued → failed(too_late)           send_by is over, or comes before the next slot
+T7   sent → sent                         the caller owns it, before expires_at, checks
+                                         are left, no check is in flight: spends one
+T8   sent, expired, locked → verified    own request_id; iDenfy said true
+T9   sent → sent                         own check; iDenfy said false
+T10  sent → sent                         own check; iDenfy surely did not judge it: the
+                                         check is refunded
+T11  sent → locked, sent → expired       no check in flight, and no checks are left, or
+                                         expires_at is over
+T12  verified → verified                 not announced, and announce_at is over: takes
+                                         the announcement, then notes its success
+T13  verified → verified                 the caller may redeem it, once
+===  ==================================  =============================================
+
+T0, T1, T1b and T13 join a transaction of their caller: the start's, the claim's, the
+host's. Each of the others commits by itself before it returns. When an UPDATE changes
+no row, somebody else was faster, and nothing is forced.
+
+"Own" is decided by counters that only grow: ``send_attempts`` names an attempt, and
+``checks`` names a check.
+"""
+
+import uuid
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from django.db import models, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from .conf import conf
+from .statuses import UNCOUNTED_FAILURES, Failure, Status
+from .transactions import retry_on_abort
+
+if TYPE_CHECKING:
+    from .models import PhoneVerification
+
+SEND_LEASE = timedelta(seconds=45)
+CHECK_LEASE = timedelta(seconds=20)
+MAX_SEND_ATTEMPTS = 5
+DAY = timedelta(days=1)
+MINUTES_PER_DAY = DAY // timedelta(minutes=1)
+# How long receivers may fail before a person is called.
+RECEIVER_GRACE = DAY
+
+
+class Ending(NamedTuple):
+    """What time alone does to rows: those that ``condition`` finds get ``changes``."""
+
+    condition: Q
+    changes: dict[str, str]
+
+
+class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
+    """Verifications: who may see them, which of them count, and all transitions.
+
+    A transition returns whether it changed a row, or the changed row, or None. Those
+    that commit by themselves raise RuntimeError inside an open transaction.
+    """
+
+    def verified(self, *, user: Any, phone_number: str) -> Self:
+        """Rows in which this user proved this number.
+
+        ``phone_number`` is E.164. Rows are purged after a time: keep the fact on a
+        model of your own.
+        """
+        return self.exclude(user=None).filter(
+            user_id=user.pk, phone_number=phone_number, status=Status.VERIFIED
+        )
+
+    def owned_by(self, user_id: Any) -> Self:
+        """Rows that this user may see; ``user_id`` is None without a login.
+
+        Anybody who knows the id of an anonymous row may see it until it is redeemed.
+        The row of a deleted user has no user and is not anonymous: it belongs to
+        nobody.
+        """
+        anonymous = Q(is_anonymous=True, user=None, redeemed_at=None)
+        return self.filter(
+            anonymous if user_id is None else anonymous | Q(user_id=user_id)
+        )
+
+    def counted(self) -> Self:
+        """Rows that sent, may have sent, or may still send an SMS."""
+        return self.exclude(status=Status.FAILED, failure__in=UNCOUNTED_FAILURES)
+
+    def due(self, now: datetime) -> Self:
+        """Rows that may be sent now, if the gate gives a slot."""
+        return self.filter(
+            status=Status.QUEUED,
+            next_send_at__lte=now,
+            send_by__gt=now,
+            send_attempts__lt=MAX_SEND_ATTEMPTS,
+        )
+
+    def _transition(self, **changes: Any) -> bool:
+        """Return whether the UPDATE changed a row. Committed when it returns."""
+
+        def update() -> bool:
+            with transaction.atomic(using=self.db, durable=True):
+                return self.update(**changes) > 0
+
+        return retry_on_abort(update, self.db)
+
+    def _transition_and_fetch(
+        self, pk: uuid.UUID, **changes: Any
+    ) -> "PhoneVerification | None":
+        """Return the changed row, None where there was none. Committed as well."""
+
+        def update_and_fetch() -> "PhoneVerification | None":
+            with transaction.atomic(using=self.db, durable=True):
+                if not self.filter(pk=pk).update(**changes):
+                    return None
+                return self.model.objects.using(self.db).get(pk=pk)
+
+        return retry_on_abort(update_and_fetch, self.db)
+
+    def _due_row(self, row: "PhoneVerification", now: datetime) -> Self:
+        return self.due(now).filter(pk=row.pk)
+
+    def start_sending(self, row: "PhoneVerification", now: datetime) -> bool:
+        """T1: hold a due row for SEND_LEASE. Joins the claim's transaction."""
+        changed = self._due_row(row, now).update(
+            status=Status.SENDING,
+            send_attempts=F("send_attempts") + 1,
+            claimed_at=now,
+            lease_until=now + SEND_LEASE,
+            slot_reserved=False,
+        )
+        return changed > 0
+
+    def wait_for_slot(
+        self, row: "PhoneVerification", slot: datetime, now: datetime
+    ) -> bool:
+        """T1b: the gate reserved ``slot`` for it. Joins the claim's transaction."""
+        changed = self._due_row(row, now).update(next_send_at=slot, slot_reserved=True)
+        return changed > 0
+
+    def fail_as_late(self, row: "PhoneVerification", now: datetime) -> bool:
+        """T6: its slot would come after send_by. Joins the claim's transaction."""
+        changed = self._due_row(row, now).update(
+            status=Status.FAILED, failure=Failure.TOO_LATE
+        )
+        return changed > 0
+
+    def _attempt(self, row: "PhoneVerification") -> Self:
+        return self.filter(pk=row.pk, send_attempts=row.send_attempts)
+
+    def mark_sent(self, row: "PhoneVerification", request_id: str) -> bool:
+        """T2. A late answer lifts a row that was given up as unknown.
+
+        Raises IntegrityError where another row has this request_id.
+        """
+        given_up = Q(status=Status.FAILED, failure=Failure.UNKNOWN)
+        assert row.claimed_at is not None
+        return (
+            self._attempt(row)
+            .filter(Q(status=Status.SENDING) | given_up)
+            ._transition(
+                status=Status.SENT,
+                request_id=request_id,
+                sent_at=timezone.now(),
+                expires_at=row.claimed_at + conf.CODE_LIFETIME,
+                failure="",
+            )
+        )
+
+    def requeue(self, row: "PhoneVerification", next_send_at: datetime) -> bool:
+        """T3: give the row back, to be sent again from ``next_send_at`` on.
+
+        Only where the request surely never left, or surely was not accepted.
+        """
+        return (
+            self._attempt(row)
+            .filter(status=Status.SENDING)
+            ._transition(
+                status=Status.QUEUED,
+                next_send_at=next_send_at,
+                slot_reserved=False,
+                claimed_at=None,
+                lease_until=None,
+            )
+        )
+
+    def fail(self, row: "PhoneVerification", failure: str, provider_code: str) -> bool:
+        """T4 and T5: end an attempt.
+
+        ``provider_code`` is the constant of iDenfy's error body, "" for none.
+        """
+        return (
+            self._attempt(row)
+            .filter(status=Status.SENDING)
+            ._transition(
+                status=Status.FAILED, failure=failure, provider_code=provider_code[:64]
+            )
+        )
+
+    def settle(self) -> list[uuid.UUID]:
+        """T5, T6 and T11: end what is late. Returns the ids of the rows that failed."""
+        endings = self._endings(timezone.now())
+        # One SELECT an ending, so that the index of open rows serves.
+        first, *others = (
+            self.filter(ending.condition).order_by().values_list("pk", flat=True)
+            for ending in endings
+        )
+        failed = []
+        for pk in list(first.union(*others)):
+            for ending in endings:
+                if self.filter(ending.condition, pk=pk)._transition(**ending.changes):
+                    if "failure" in ending.changes:
+                        failed.append(pk)
+                    break
+        return failed
+
+    def _endings(self, now: datetime) -> list[Ending]:
+        idle = Q(checking_until=None) | Q(checking_until__lte=now)
+        return [
+            Ending(
+                Q(status=Status.SENDING, lease_until__lte=now),
+                {"status": Status.FAILED, "failure": Failure.UNKNOWN},
+            ),
+            Ending(
+                Q(status=Status.QUEUED, send_by__lte=now),
+                {"status": Status.FAILED, "failure": Failure.TOO_LATE},
+            ),
+            Ending(
+                Q(status=Status.SENT) & idle & ~self._has_checks_left(),
+                {"status": Status.LOCKED},
+            ),
+            Ending(
+                Q(status=Status.SENT, expires_at__lte=now) & idle,
+                {"status": Status.EXPIRED},
+            ),
+        ]
+
+    @staticmethod
+    def _has_checks_left() -> Q:
+        """The condition of ``PhoneVerification.checks_left`` above 0, in SQL."""
+        not_refunded = Q(checks__lt=F("checks_refunded") + conf.MAX_CHECKS)
+        return not_refunded & Q(checks__lt=2 * conf.MAX_CHECKS)
+
+    def begin_check(self, pk: uuid.UUID, user_id: Any) -> "PhoneVerification | None":
+        """T7: spend one check before iDenfy is asked, one at a time.
+
+        Returns None, and spends nothing, where the row is not this user's, its code is
+        not awaited or has expired, no checks are left, or a check is in flight.
+        """
+        now = timezone.now()
+        return (
+            self.owned_by(user_id)
+            .filter(
+                Q(checking_until=None) | Q(checking_until__lte=now),
+                self._has_checks_left(),
+                status=Status.SENT,
+                expires_at__gt=now,
+            )
+            ._transition_and_fetch(
+                pk, checks=F("checks") + 1, checking_until=now + CHECK_LEASE
+            )
+        )
+
+    def mark_verified(self, row: "PhoneVerification") -> bool:
+        """T8: only after iDenfy's own true for this row's request_id."""
+        now = timezone.now()
+        return self.filter(
+            pk=row.pk,
+            request_id=row.request_id,
+            status__in=(Status.SENT, Status.EXPIRED, Status.LOCKED),
+        )._transition(
+            status=Status.VERIFIED,
+            is_verified=True,
+            verified_at=now,
+            announce_at=now,
+            checking_until=None,
+        )
+
+    def _check_in_flight(self, row: "PhoneVerification") -> Self:
+        return self.filter(
+            pk=row.pk,
+            status=Status.SENT,
+            checks=row.checks,
+            checking_until__isnull=False,
+        )
+
+    def mark_wrong(self, row: "PhoneVerification") -> bool:
+        """T9: iDenfy judged this check and said false."""
+        return self._check_in_flight(row)._transition(
+            checks_wrong=F("checks_wrong") + 1, checking_until=None
+        )
+
+    def abandon_check(self, row: "PhoneVerification") -> bool:
+        """The answer was lost: the check stays spent, and the next one may begin."""
+        return self._check_in_flight(row)._transition(checking_until=None)
+
+    def refund_check(self, row: "PhoneVerification") -> bool:
+        """T10: iDenfy surely did not judge this check."""
+        return self._check_in_flight(row)._transition(
+            checks_refunded=F("checks_refunded") + 1, checking_until=None
+        )
+
+    def redeemable(self, user_id: Any, purpose: str) -> Self:
+        """Fresh proofs of this user, or of no user yet, that were not redeemed."""
+        return self.owned_by(user_id).filter(
+            status=Status.VERIFIED,
+            redeemed_at=None,
+            purpose=purpose,
+            verified_at__gt=timezone.now() - conf.REDEEM_WITHIN,
+        )
+
+    def redeem(self, pk: uuid.UUID, user_id: Any, purpose: str) -> bool:
+        """T13: spend a proof, once. Joins the caller's transaction."""
+        redeemable = self.redeemable(user_id, purpose).filter(pk=pk)
+        return redeemable.update(redeemed_at=timezone.now(), user_id=user_id) > 0
+
+    def unannounced(self) -> Self:
+        """Verified rows whose signal is to be sent now."""
+        return self.filter(
+            status=Status.VERIFIED,
+            announced_at=None,
+            announce_at__lte=timezone.now(),
+        )
+
+    def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
+        """T12, first half: nobody else announces the row until the next try is due.
+
+        That is after a minute, and each time after twice as long. One try comes when
+        RECEIVER_GRACE ends, and from then on one a day.
+        """
+        row = self.unannounced().filter(pk=pk).first()
+        if row is None:
+            return None
+        now = timezone.now()
+        pause = timedelta(minutes=min(2**row.announce_attempts, MINUTES_PER_DAY))
+        grace_left = (row.verified_at or now) + RECEIVER_GRACE - now
+        pause = min(pause, grace_left) if grace_left > timedelta(0) else DAY
+        return self.unannounced()._transition_and_fetch(
+            pk, announce_attempts=F("announce_attempts") + 1, announce_at=now + pause
+        )
+
+    def mark_announced(self, row: "PhoneVerification") -> bool:
+        """T12, second half: every receiver ran without a failure."""
+        return self.filter(pk=row.pk, announced_at=None)._transition(
+            announced_at=timezone.now()
+        )

@@ -1,0 +1,296 @@
+"""Publishing never delays a start, whatever Redis and RabbitMQ do."""
+
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from django_idenfy_phone import tasks
+from django_idenfy_phone.broker import BrokerPublisher
+from django_idenfy_phone.models import PhoneVerification
+from support import brokers
+from support import wire as w
+from support.brokers import LOOPBACK, wait_until
+from support.celery_app import publish, publish_surely
+from support.constants import NUMBER
+from support.steps import eventually, outcome, post_start, start
+
+pytestmark = pytest.mark.django_db(transaction=True)
+rows = PhoneVerification.objects
+PUBLISH_BOUND = 0.6
+
+
+def seconds_of(function):
+    started = time.monotonic()
+    function()
+    return time.monotonic() - started
+
+
+@contextmanager
+def refused(server, publisher):
+    publisher.use(server.url.replace(str(server.port), "1"))
+    yield
+
+
+@contextmanager
+def syn_dropped(server, publisher):
+    with brokers.full_backlog() as port:
+        publisher.use(server.url.replace(str(server.port), str(port)))
+        yield
+
+
+@contextmanager
+def silent(server, publisher):
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        port = listener.getsockname()[1]
+        publisher.use(server.url.replace(str(server.port), str(port)))
+        yield
+
+
+@contextmanager
+def frozen_while_connected(server, publisher):
+    publish_surely()
+    with server.frozen():
+        yield
+
+
+FAULTS = [refused, syn_dropped, silent, frozen_while_connected]
+faults = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+
+
+@faults
+def test_publish_to_a_broken_broker_returns_within_half_a_second(
+    server, publisher, fault
+):
+    results = []
+    with fault(server, publisher):
+        assert seconds_of(lambda: results.append(publish())) <= PUBLISH_BOUND
+    assert results == [False]
+
+
+@faults
+def test_start_survives_a_broken_broker_and_pauses_publishing(
+    api, wire, server, publisher, at_once, fault
+):
+    wire.will(w.answer(200, {"request_id": "r" * 32}))
+    with fault(server, publisher):
+        began = time.monotonic()
+        assert post_start(api).status_code == 202
+        assert time.monotonic() - began < 1
+        # The pause holds for all threads.
+        assert at_once(lambda _: seconds_of(publish), [1])[0] < 0.1
+    publisher.point_to(server.url)
+    publish_surely()
+    assert time.monotonic() - began >= 2
+    row = rows.get()
+    assert row.status == "queued"
+    eventually(lambda: str(row.pk) in publisher.read_ids() or tasks.sweep())
+    for _ in range(2):
+        tasks.send_code(str(row.pk))
+    assert (outcome(row), len(wire.requests)) == ("sent", 1)
+
+
+@pytest.mark.parametrize("server", ["amqp"], indirect=True)
+def test_publish_over_tls_to_a_frozen_broker_returns_in_time(server, publisher):
+    conf = publisher.app.conf
+    conf.broker_use_ssl = {"cert_reqs": ssl.CERT_NONE}
+    try:
+        publisher.use(server.tls_url)
+        publish_surely()
+        with server.frozen():
+            assert seconds_of(publish) <= PUBLISH_BOUND
+    finally:
+        conf.broker_use_ssl = False
+
+
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time, uuid
+import django
+django.setup()
+from hosts.project import celery_app
+from django_idenfy_phone import tasks
+
+while not tasks.notify_worker(uuid.uuid4()):
+    time.sleep(0.1)
+print("connected", flush=True)
+sys.stdin.readline()
+began = time.monotonic()
+published = tasks.notify_worker(uuid.uuid4())
+print(published, time.monotonic() - began)
+"""
+
+
+def test_publish_from_a_greenlet_returns_in_time(server, own_settings, tmp_path):
+    pytest.importorskip("gevent", reason="pip install gevent to run this")
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", GEVENT],
+        cwd=tmp_path,
+        env=brokers.environment(**own_settings),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "connected\n"
+        with server.frozen():
+            published, seconds = process.communicate("\n", timeout=20)[0].split()
+    assert (published, float(seconds) <= PUBLISH_BOUND) == ("False", True)
+
+
+@pytest.mark.parametrize("dead", ["refused", "syn dropped"])
+def test_next_of_several_brokers_is_tried_after_a_fault(server, publisher, dead):
+    with brokers.full_backlog() as port:
+        first = server.url.replace(
+            str(server.port), "1" if dead == "refused" else str(port)
+        )
+        publisher.use(f"{first};{server.url}")
+        publish_surely()
+        # The next publish goes to the same broker.
+        publish_surely()
+    publisher.use(server.url)
+    assert publisher.count_waiting() >= 2
+
+
+def test_threads_that_wait_together_count_one_fault(server, publisher, at_once):
+    class Patient(BrokerPublisher):
+        TIMEOUT_SECONDS = 2
+
+    patient = Patient(tasks.send_code)
+    with brokers.full_backlog() as port:
+        silent = server.url.replace(str(server.port), str(port))
+        publisher.point_to(f"{silent};{server.url}")
+        assert at_once(lambda _: patient.publish("x"), range(4)) == [False] * 4
+        # Each counted fault moves on to the next broker: four would lead back.
+        assert patient.publish_blocking("x")
+    patient.reset()
+
+
+def test_message_in_the_broker_holds_the_id_and_nothing_else(user, wire, publisher):
+    row = start(user)
+    message = publisher.read()
+    assert message.payload[:2] == [[str(row.pk)], {}]
+    assert NUMBER[4:] not in f"{message.body}{message.headers}{message.properties}"
+    # A worker whose clock is wrong must not drop or delay it.
+    assert (message.headers["eta"], message.headers["expires"]) == (None, None)
+
+
+def test_message_for_a_waiting_row_has_a_countdown(make, wire, publisher):
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7"))
+    row = make("queued")
+    tasks.send_code(str(row.pk))
+    message = publisher.read()
+    assert message.payload[:2] == [[str(row.pk)], {}]
+    wait = datetime.fromisoformat(message.headers["eta"]) - timezone.now()
+    assert timedelta(seconds=2) < wait <= timedelta(seconds=7)
+    assert message.headers["expires"] is None
+
+
+@pytest.mark.filterwarnings("ignore:The EMAIL_")
+@faults
+def test_publishing_changes_no_celery_setting_of_the_host(server, publisher, fault):
+    def all_settings():
+        return {k: v for k, v in publisher.app.conf.items() if "broker_" not in k}
+
+    before = all_settings()
+    options = publisher.app.connection_for_write().transport_options
+    publish_surely()
+    with fault(server, publisher):
+        publish()
+    assert all_settings() == before
+    assert publisher.app.connection_for_write().transport_options == options
+
+
+def open_ports(server):
+    """The local ends of this machine's connections to a server."""
+    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[1:4] for line in table]
+    established = [(here, there) for here, there, state in ends if state == "01"]
+    remote = f":{server.port:04X}"
+    return {here for here, there in established if there.endswith(remote)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to run this")
+def test_healthy_connection_is_kept(server, publisher, at_once):
+    before = open_ports(server)
+    publish_surely()
+    opened = open_ports(server) - before
+    for _ in range(10):
+        publish_surely()
+        # An ASGI server has a thread for each request.
+        at_once(lambda _: publish_surely(), [1])
+    assert open_ports(server) - before == opened != set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to run this")
+def test_each_thread_has_its_connection_and_ten_are_kept(server, publisher, at_once):
+    before = open_ports(server)
+    publish_surely()
+    of_one = len(open_ports(server) - before)
+    at_once(lambda _: publish_surely(), range(30))
+    assert publisher.count_waiting() >= 31
+    assert of_one <= len(open_ports(server) - before) <= 10 * of_one
+
+
+def test_connection_that_the_broker_closed_is_replaced(server, publisher):
+    publish_surely()
+    server.restart()
+    # The first connection after a restart may be slow.
+    assert publisher.count_waiting() == 0
+    assert publish()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to run this")
+def test_connection_that_was_idle_for_long_is_replaced(server, publisher):
+    class Impatient(BrokerPublisher):
+        MAX_IDLE_SECONDS = 0
+
+    impatient = Impatient(tasks.send_code)
+    wait_until(lambda: impatient.publish("first"))
+    before = open_ports(server)
+    wait_until(lambda: impatient.publish("second"))
+    assert open_ports(server) - before
+    impatient.reset()
+
+
+FORK = """
+import os, sys, uuid
+import django
+django.setup()
+from hosts.project import celery_app
+from django_idenfy_phone import tasks
+
+connects = []
+def watch(event, args):
+    if event == "socket.connect":
+        connects.append(args[1])
+sys.addaudithook(watch)
+
+def publish():
+    connects.clear()
+    return tasks.notify_worker(uuid.uuid4()), bool(connects)
+
+# A busy machine may be slow, and no publish of this test may fail for that.
+tasks.publisher.TIMEOUT_SECONDS = 10
+assert publish() == (True, True)
+assert publish() == (True, False)
+child = os.fork()
+assert publish() == (True, child == 0)
+if child:
+    assert os.wait()[1] == 0
+    assert publish() == (True, False)
+"""
+
+
+def test_fork_opens_its_own_connection(own_settings, tmp_path):
+    environment = brokers.environment(**own_settings)
+    subprocess.run(
+        [sys.executable, "-c", FORK], check=True, cwd=tmp_path, env=environment
+    )
