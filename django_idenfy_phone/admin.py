@@ -1,6 +1,7 @@
 """A read-only log of the verifications: what happened to which attempt."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
@@ -39,16 +40,14 @@ class PhoneVerificationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _warnings(self) -> Iterator[str]:
         oldest_due = health.oldest_due()
-        if oldest_due is not None and health.waits_too_long(oldest_due):
-            yield _(
-                "A code has been waiting to be sent for %(minutes)d min. Are the "
-                "worker and the sweep running?"
-            ) % {"minutes": oldest_due.total_seconds() // 60}
+        if health.is_too_long(oldest_due):
+            minutes = oldest_due // timedelta(minutes=1)
+            yield f"{health.Trouble.QUEUE.label} ({minutes} min)"
         newest = PhoneVerification.objects.order_by("-created_at").first()
         if newest is not None and not newest.network:
             yield _(
                 "The newest start has no client network, so the limits by network do "
-                "not hold. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
+                "not apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
             )
 
     @admin.display(description=gettext_lazy("phone number"))

@@ -1,4 +1,4 @@
-"""Sends the signals, so that every receiver runs, and tries again where one failed."""
+"""Sends the signals, so that every receiver runs. The sweep repeats what failed."""
 
 import logging
 import uuid
@@ -27,8 +27,9 @@ def verified(pk: uuid.UUID) -> None:
             rows.mark_announced(row)
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
             logger.critical(
-                "Verification %s: receivers of phone_verified have failed for a day.",
+                "Verification %s: receivers of phone_verified have failed for %s.",
                 pk,
+                RECEIVER_GRACE,
             )
     except Exception:
         logger.exception("Verification %s could not be announced.", pk)

@@ -1,6 +1,6 @@
-"""Publishes to the broker without delaying the user who asks for a code.
+"""Publishes messages over connections of its own, and gives up early.
 
-A lost message costs only the time until the next sweep, so publishing gives up early.
+A lost message costs only the time until the next sweep; a slow one delays a user.
 """
 
 import logging
@@ -8,7 +8,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -26,18 +25,20 @@ TRANSPORT_OPTIONS = {
 
 
 class BrokerPublisher:
-    """Publishes one task's messages over connections of its own, bounded in time.
+    """Publishes the messages of one task, in bounded time.
 
-    Healthy connections are kept, each for one thread at a time, at most MAX_KEPT a
-    process, and none over a fork. After a fault nothing is published for
-    PAUSE_SECONDS; of several brokers, the next one is tried then.
+    It keeps at most MAX_KEPT healthy connections in each process. One thread uses a
+    connection at a time, and none is used after a fork. After a fault nothing is
+    published for PAUSE_SECONDS; then the next of several brokers is tried.
     """
 
     TIMEOUT_SECONDS = 0.5
     PAUSE_SECONDS = 2.0
-    # Proxies between here and the broker drop an idle connection without a word.
+    # Proxies between here and the broker drop an idle connection silently.
     MAX_IDLE_SECONDS = 60.0
     MAX_KEPT = 10
+    # A publish that failed sooner met a connection that was closed before.
+    CLOSED_BEFORE_SECONDS = 0.05
 
     def __init__(self, task: Any) -> None:
         self.task = task
@@ -93,8 +94,8 @@ class BrokerPublisher:
             try:
                 self._send_over(kept, send)
             except Exception:
-                # The broker may have closed it before. Otherwise the time is used up.
-                if time.monotonic() - started > self.TIMEOUT_SECONDS / 10:
+                # A later error has used up the time.
+                if time.monotonic() - started > self.CLOSED_BEFORE_SECONDS:
                     raise
             else:
                 return
@@ -118,7 +119,7 @@ class BrokerPublisher:
             connection.close()
 
     def _take_kept(self, app: Celery) -> "BrokerConnection | None":
-        """The connection that was used last, None where none is fit for use."""
+        """The usable connection that was used last, or None."""
         for connection in self._pop_kept():
             idle_seconds = time.monotonic() - connection.used_at
             if connection.app is app and idle_seconds < self.MAX_IDLE_SECONDS:
@@ -127,13 +128,14 @@ class BrokerPublisher:
         return None
 
     def _pop_kept(self) -> Iterator["BrokerConnection"]:
-        # Another thread may take the last one first.
-        with suppress(IndexError):
-            while True:
+        while True:
+            try:
                 connection = self._kept.pop()
-                # One from before a fork belongs to the parent: it is not closed here.
-                if connection.process == os.getpid():
-                    yield connection
+            except IndexError:
+                return
+            # One from before a fork belongs to the parent: it is not closed here.
+            if connection.process == os.getpid():
+                yield connection
 
     def _close_kept(self) -> None:
         for connection in self._pop_kept():
@@ -153,11 +155,12 @@ class BrokerPublisher:
 class BrokerConnection:
     """A connection of our own to the broker, used by one thread at a time.
 
-    ``skip`` says how many of several brokers are tried last.
+    ``skip`` moves that many of several brokers to the end of the list.
     """
 
-    def __init__(self, app: Celery, timeout: float, skip: int) -> None:
-        self.app, self.process, self.timeout = app, os.getpid(), timeout
+    def __init__(self, app: Celery, timeout_seconds: float, skip: int) -> None:
+        self.app, self.process = app, os.getpid()
+        self.timeout_seconds = timeout_seconds
         probe = app.connection_for_write()
         self.is_amqp = probe.transport.driver_name == "py-amqp"
         brokers = deque(probe.alt)
@@ -165,7 +168,7 @@ class BrokerConnection:
         options = TRANSPORT_OPTIONS | self._timeouts(probe.transport.driver_type)
         self.connection = app.connection_for_write(
             ";".join(brokers) or None,
-            connect_timeout=timeout,
+            connect_timeout=timeout_seconds,
             transport_options={**(probe.transport_options or {}), **options},
         )
         self.producer = app.amqp.Producer(self.connection, auto_declare=False)
@@ -174,15 +177,15 @@ class BrokerConnection:
     def _timeouts(self, driver_type: str) -> dict[str, Any]:
         if driver_type == "redis":
             return {
-                "socket_timeout": self.timeout,
-                "socket_connect_timeout": self.timeout,
+                "socket_timeout": self.timeout_seconds,
+                "socket_connect_timeout": self.timeout_seconds,
                 "retry_on_timeout": False,
             }
         if self.is_amqp:
             return {
                 "confirm_publish": True,
-                "read_timeout": self.timeout,
-                "write_timeout": self.timeout,
+                "read_timeout": self.timeout_seconds,
+                "write_timeout": self.timeout_seconds,
             }
         return {}
 
@@ -190,7 +193,7 @@ class BrokerConnection:
         if self.is_amqp and not self.connection.connected:
             self.connection.default_channel  # noqa: B018
             # read_timeout and write_timeout are socket options, which gevent ignores.
-            self._socket.settimeout(self.timeout)
+            self._socket.settimeout(self.timeout_seconds)
 
     def close(self) -> None:
         try:

@@ -36,14 +36,15 @@ DEFAULT_CHECK_PAUSE = timedelta(seconds=5)
 
 
 @sensitive_variables("code")
-def validate_code(code: object) -> None:
-    """Raise InvalidCode for anything but a string of four ASCII digits."""
-    if not (isinstance(code, str) and re.fullmatch("[0-9]{4}", code)):
-        raise InvalidCode
+def validate_code(code: object) -> str:
+    """Return the code. Raises InvalidCode unless it is a text of four ASCII digits."""
+    if isinstance(code, str) and re.fullmatch("[0-9]{4}", code):
+        return code
+    raise InvalidCode
 
 
 def time_to_resume() -> timedelta:
-    """How long checks are still paused; 0 where they are not."""
+    """How long checks are still paused; timedelta(0) where they are not."""
     now = timezone.now()
     return gate.current().pause_ends_at(Pause.CHECKS, now) - now
 
@@ -61,7 +62,7 @@ def check(pk: uuid.UUID, code: str, user_id: Any) -> bool:
     is_verified = _ask_idenfy(row, code)
     rows = PhoneVerification.objects
     mark = rows.mark_verified if is_verified else rows.mark_wrong
-    finish_check(partial(mark, row))
+    retry_or_check_unknown(partial(mark, row))
     if is_verified:
         announce.verified(row.pk)
     return True
@@ -74,26 +75,26 @@ def _ask_idenfy(row: PhoneVerification, code: str) -> bool:
         return IdenfyClient().verify_sms(row.request_id, code)
     except IdenfyError as error:
         logger.error("The check of verification %s failed (%s).", row.pk, error)
-        raise _give_back_or_keep(row, error) from error
+        raise _refund_or_abandon(row, error) from error
 
 
-def _give_back_or_keep(row: PhoneVerification, error: IdenfyError) -> VerificationError:
+def _refund_or_abandon(row: PhoneVerification, error: IdenfyError) -> VerificationError:
     """T10 where iDenfy surely did not judge the code; else the check stays spent."""
     if not isinstance(error, NeverSent | RateLimited | AccountRefused):
-        finish_check(partial(PhoneVerification.objects.abandon_check, row))
+        retry_or_check_unknown(partial(PhoneVerification.objects.abandon_check, row))
         return CheckUnknown()
     wait = RETRY_SOON
     if isinstance(error, RateLimited):
         wait = error.retry_after or DEFAULT_CHECK_PAUSE
-        finish_check(partial(gate.pause_checks, timezone.now() + wait))
-    finish_check(partial(PhoneVerification.objects.refund_check, row))
+        retry_or_check_unknown(partial(gate.pause_checks, timezone.now() + wait))
+    retry_or_check_unknown(partial(PhoneVerification.objects.refund_check, row))
     return ProviderUnavailable(retry_after=wait)
 
 
-def finish_check(work: Callable[[], T]) -> T:
-    """Run what follows a check, again when the connection to the database is lost.
+def retry_or_check_unknown(work: Callable[[], T]) -> T:
+    """Run ``work`` again while the connection to the database is lost.
 
-    Raises CheckUnknown where the database stays away: the check stays spent.
+    Raises CheckUnknown where that lasts too long: the check stays spent.
     """
     try:
         return retry_on_lost_connection(work, primary_alias())

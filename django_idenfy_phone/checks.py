@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -21,12 +21,17 @@ APP = "django_idenfy_phone"
 DAY = timedelta(days=1)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
+NO_KEY_PAIR = f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be sent."
 KEY_PAIR_HINT = "Set both to the key pair of your iDenfy account."
 
 
-def is_bare_url(url: object) -> bool:
+def _is_visible_ascii(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and bool(re.fullmatch("[!-~]+", value))
+
+
+def _is_bare_url(url: object) -> bool:
     """Whether it is https, or http to loopback, with a host and nothing after it."""
-    if not isinstance(url, str) or not re.fullmatch("[!-~]+", url):
+    if not _is_visible_ascii(url):
         return False
     try:
         parts = urlsplit(url)
@@ -40,17 +45,13 @@ def is_bare_url(url: object) -> bool:
     return bool(host) and "@" not in parts.netloc and is_bare and is_private
 
 
-def is_credential(value: object) -> bool:
-    return not value or (isinstance(value, str) and bool(re.fullmatch("[!-~]+", value)))
-
-
-def is_sender_name(value: object) -> bool:
+def _is_sender_name(value: object) -> bool:
     return value is None or (
         isinstance(value, str) and bool(re.fullmatch("[!-~]([ -~]{0,9}[!-~])?", value))
     )
 
 
-def is_some_of(value: object, known: set[str]) -> bool:
+def _is_some_of(value: object, known: set[str]) -> bool:
     return (
         isinstance(value, Sequence | set | frozenset)
         and not isinstance(value, str)
@@ -59,32 +60,28 @@ def is_some_of(value: object, known: set[str]) -> bool:
     )
 
 
-def is_int(value: object, lowest: int, highest: int) -> bool:
+def _is_int(value: object, lowest: int, highest: int) -> bool:
     if not isinstance(value, int) or isinstance(value, bool):
         return False
     return lowest <= value <= highest
 
 
-def is_up_to_a_day(value: object) -> bool:
-    return isinstance(value, timedelta) and timedelta(0) < value <= DAY
-
-
-def are_growing_seconds(value: object) -> bool:
+def _are_growing_seconds(value: object) -> bool:
     return (
         isinstance(value, Sequence)
         and len(value) > 0
-        and all(is_int(step, 0, 86400) for step in value)
+        and all(_is_int(step, 0, DAY // timedelta(seconds=1)) for step in value)
         and list(value) == sorted(value)
     )
 
 
-def is_timeout(value: object) -> bool:
+def _is_timeout(value: object) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     return 0 < value <= 12
 
 
-def are_limits(texts: object) -> bool:
+def _are_limits(texts: object) -> bool:
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         return False
     try:
@@ -93,15 +90,15 @@ def are_limits(texts: object) -> bool:
         return False
 
 
-def are_limits_by_kind(value: object) -> bool:
+def _are_limits_by_kind(value: object) -> bool:
     return (
         isinstance(value, dict)
         and all(kind in DEFAULT_SEND_LIMITS for kind in value)
-        and all(map(are_limits, value.values()))
+        and all(map(_are_limits, value.values()))
     )
 
 
-def is_function(value: object) -> bool:
+def _is_function(value: object) -> bool:
     """Whether it is None, a callable, or the dotted path of one."""
     try:
         value = import_string(value) if isinstance(value, str) else value
@@ -128,31 +125,31 @@ class Rule(NamedTuple):
         )
 
 
-def credential_rule(number: int, name: str) -> Rule:
+def _credential_rule(number: int, name: str) -> Rule:
     return Rule(
         number,
         name,
-        is_credential,
+        lambda value: not value or _is_visible_ascii(value),
         "must be text without spaces or line breaks.",
         "Copy it again from iDenfy's dashboard.",
     )
 
 
-def function_rule(number: int, name: str) -> Rule:
+def _function_rule(number: int, name: str) -> Rule:
     return Rule(
         number,
         name,
-        is_function,
+        _is_function,
         "must be a function or the dotted path of one.",
         'Such as "accounts.guards.captcha".',
     )
 
 
-def duration_rule(number: int, name: str) -> Rule:
+def _duration_rule(number: int, name: str) -> Rule:
     return Rule(
         number,
         name,
-        is_up_to_a_day,
+        lambda value: isinstance(value, timedelta) and timedelta(0) < value <= DAY,
         "must be a timedelta of up to a day.",
         "Such as timedelta(minutes=3).",
     )
@@ -162,55 +159,55 @@ ACCOUNT_RULES = (
     Rule(
         1,
         "API_URL",
-        is_bare_url,
+        _is_bare_url,
         "must be an https URL of a host alone.",
         'Such as "https://ivs.idenfy.com". http is for loopback only.',
     ),
-    credential_rule(2, "API_KEY"),
-    credential_rule(3, "API_SECRET"),
+    _credential_rule(2, "API_KEY"),
+    _credential_rule(3, "API_SECRET"),
 )
 RULES = (
     Rule(
         5,
         "SENDER_NAME",
-        is_sender_name,
+        _is_sender_name,
         "must be 1 to 11 plain characters.",
         "iDenfy takes at most 11. Leave it out for iDenfy's own name.",
     ),
     Rule(
         6,
         "REGIONS",
-        lambda value: value is None or is_some_of(value, SUPPORTED_REGIONS),
+        lambda value: value is None or _is_some_of(value, SUPPORTED_REGIONS),
         "must be a list of ISO 3166-1 codes in capitals.",
         'Such as ["LT", "GB"].',
     ),
     Rule(
         7,
         "NUMBER_TYPES",
-        lambda value: is_some_of(value, KNOWN_TYPES),
+        lambda value: _is_some_of(value, KNOWN_TYPES),
         "must be a list of number types.",
         f"Choose from {', '.join(sorted(KNOWN_TYPES))}.",
     ),
-    duration_rule(8, "CODE_LIFETIME"),
+    _duration_rule(8, "CODE_LIFETIME"),
     Rule(
         9,
         "MAX_CHECKS",
-        lambda value: is_int(value, 1, 10),
+        lambda value: _is_int(value, 1, 10),
         "must be a whole number from 1 to 10.",
         "Each check is a guess at one of 10,000 codes.",
     ),
     Rule(
         10,
         "RESEND_COOLDOWN",
-        are_growing_seconds,
+        _are_growing_seconds,
         "must be seconds, each at least the one before.",
         "Such as (60, 120, 300).",
     ),
-    duration_rule(11, "SEND_DEADLINE"),
+    _duration_rule(11, "SEND_DEADLINE"),
     Rule(
         12,
         "TIMEOUT",
-        is_timeout,
+        _is_timeout,
         "must be seconds, above 0 and up to 12.",
         "A worker holds a row for 45 seconds, and all of a send must fit.",
     ),
@@ -224,25 +221,25 @@ RULES = (
     Rule(
         14,
         "SEND_LIMITS",
-        are_limits_by_kind,
+        _are_limits_by_kind,
         "must map kinds to lists of limits.",
         'Such as {"number": ("3/10m", "5/d")}: a count above 0, and a window in '
         f"s, m, h or d. The kinds are {', '.join(DEFAULT_SEND_LIMITS)}.",
     ),
-    duration_rule(15, "REDEEM_WITHIN"),
-    function_rule(16, "START_GUARD"),
-    function_rule(17, "CLIENT_NETWORK"),
+    _duration_rule(15, "REDEEM_WITHIN"),
+    _function_rule(16, "START_GUARD"),
+    _function_rule(17, "CLIENT_NETWORK"),
     Rule(
         18,
         "SEND_RATE",
-        lambda value: value is None or are_limits([value]),
+        lambda value: value is None or _are_limits([value]),
         "must be a count and a window, or None.",
         'Such as "1/s".',
     ),
 )
 
 
-def broken(rules: Sequence[Rule]) -> Iterator[Error]:
+def _broken(rules: Sequence[Rule]) -> Iterator[Error]:
     """An error for each setting that breaks its rule."""
     for rule in rules:
         name = PREFIX + rule.name
@@ -250,17 +247,17 @@ def broken(rules: Sequence[Rule]) -> Iterator[Error]:
             yield rule.error()
 
 
-def warning(number: int, problem: str, hint: str) -> Warning:
+def _warning(number: int, problem: str, hint: str) -> Warning:
     return Warning(problem, hint=hint, id=f"{APP}.W{number:03}")
 
 
 @register(Tags.security)
 def check_account(**kwargs: Any) -> Iterator[CheckMessage]:
-    yield from broken(ACCOUNT_RULES)
+    yield from _broken(ACCOUNT_RULES)
     if not conf.has_credentials:
-        yield warning(
+        yield _warning(
             1,
-            f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be sent.",
+            NO_KEY_PAIR,
             KEY_PAIR_HINT,
         )
 
@@ -269,7 +266,7 @@ def check_account(**kwargs: Any) -> Iterator[CheckMessage]:
 def check_account_for_deploy(**kwargs: Any) -> Iterator[CheckMessage]:
     if not conf.has_credentials:
         yield Error(
-            f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be sent.",
+            NO_KEY_PAIR,
             hint=KEY_PAIR_HINT,
             id=f"{APP}.E004",
         )
@@ -277,24 +274,25 @@ def check_account_for_deploy(**kwargs: Any) -> Iterator[CheckMessage]:
 
 @register
 def check_settings(**kwargs: Any) -> Iterator[CheckMessage]:
-    yield from broken(RULES)
+    yield from _broken(RULES)
 
 
 @register
 def check_abuse(**kwargs: Any) -> Iterator[CheckMessage]:
     if conf.REGIONS is None:
-        yield warning(
+        yield _warning(
             2,
             f"{PREFIX}REGIONS is not set: codes are sent to every country.",
             'List the countries of your users, such as ["LT", "GB"], to keep fraud '
             "with costly numbers out. To allow all, list phonenumbers."
             "SUPPORTED_REGIONS.",
         )
-    limits = getattr(settings, PREFIX + "SEND_LIMITS", {})
-    has_network_limit = not are_limits_by_kind(limits) or conf.SEND_LIMITS["network"]
+    # An invalid SEND_LIMITS has its own error.
+    is_valid = _are_limits_by_kind(getattr(settings, PREFIX + "SEND_LIMITS", {}))
+    is_unlimited = is_valid and not conf.SEND_LIMITS["network"]
     has_guard = getattr(settings, PREFIX + "START_GUARD", None)
-    if conf.ALLOW_ANONYMOUS and not (has_network_limit or has_guard):
-        yield warning(
+    if conf.ALLOW_ANONYMOUS and is_unlimited and not has_guard:
+        yield _warning(
             7,
             f"{PREFIX}ALLOW_ANONYMOUS is on, with no limit by network and no guard.",
             f"Set {PREFIX}START_GUARD, such as a captcha, or a limit by network.",
@@ -306,7 +304,7 @@ def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
     known = {PREFIX + name for name in dir(Settings) if name.isupper()}
     for name in dir(settings):
         if name.startswith(PREFIX) and name not in known:
-            yield warning(
+            yield _warning(
                 4, f"{name} is no setting of this app.", "Look for a spelling mistake."
             )
 
@@ -314,13 +312,13 @@ def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
 @register
 def check_project(**kwargs: Any) -> Iterator[CheckMessage]:
     if not settings.USE_TZ:
-        yield warning(
+        yield _warning(
             5,
             "USE_TZ is off.",
             "When the clocks change, codes end an hour early or late.",
         )
     if primary_alias() != router.db_for_write(get_user_model()):
-        yield warning(
+        yield _warning(
             6,
             "Users and phone verifications live in different databases.",
             "No foreign key guards them there: route both to one database.",

@@ -28,6 +28,8 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionErro
 from . import __version__
 from .conf import conf
 from .exceptions import (
+    MAX_RETRY_AFTER,
+    MIN_RETRY_AFTER,
     AccountRefused,
     IdenfyError,
     KeyRefused,
@@ -43,8 +45,6 @@ VERIFY_PATH = "/fraud/verify-sms"
 CONNECT_TIMEOUT_SECONDS = 3.05
 READ_TIMEOUT_SECONDS = 8
 MAX_ANSWER_BYTES = 64 * 1024
-MIN_RETRY_AFTER = timedelta(seconds=1)
-MAX_RETRY_AFTER = timedelta(seconds=300)
 
 HEADERS = {
     "Accept": "application/json",
@@ -87,7 +87,7 @@ class Answer(NamedTuple):
 
 
 class IdenfyClient:
-    """One method an endpoint. Settings are read at each call."""
+    """One method for each endpoint. Settings are read at each call."""
 
     @sensitive_variables()
     def send_sms(self, phone_number: str) -> str:
@@ -99,7 +99,7 @@ class IdenfyClient:
         payload = {"phone_number": phone_number}
         if conf.SENDER_NAME:
             payload["sender_name"] = conf.SENDER_NAME
-        # A fresh connection: an error of a stale one would not tell whether it sent.
+        # A fresh connection: an error on a stale one would leave the outcome unknown.
         with _new_session() as session:
             answer = _post(session, SEND_PATH, payload)
         request_id = answer.members.get("request_id")
@@ -229,7 +229,7 @@ def _never_left(error: BaseException) -> bool:
 class _Deadline:
     """Cuts off an answer that takes too long in all.
 
-    The timeout of requests starts anew with each byte, so a server that sends one byte
+    The timeout of requests restarts with each byte, so a server that sends one byte
     at a time could hold a worker for hours.
     """
 

@@ -101,7 +101,7 @@ class Settings:
 
     @property
     def CODE_LIFETIME(self) -> timedelta:
-        """How long a code can be confirmed.
+        """How long a code can be confirmed, counted from ``claimed_at``.
 
         10 minutes cover the two calls that iDenfy makes after the SMS
         (documentation.idenfy.com/other-fraud/PhoneVerification).
@@ -135,7 +135,7 @@ class Settings:
 
     @property
     def REDEEM_WITHIN(self) -> timedelta:
-        """How long after it was verified a proof can be redeemed."""
+        """How long a proof can be redeemed after it was verified."""
         return _get("REDEEM_WITHIN", timedelta(minutes=15))
 
     @property
@@ -150,7 +150,7 @@ class Settings:
 
     @property
     def SEND_DEADLINE(self) -> timedelta:
-        """How long after its start a code may still be sent."""
+        """How long after a start its code may still be sent."""
         return _get("SEND_DEADLINE", timedelta(minutes=3))
 
     @property

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.views.decorators.debug import sensitive_variables
 
 from . import announce, gate
 from .client import IdenfyClient
@@ -65,11 +66,11 @@ def claim(pk: uuid.UUID) -> PhoneVerification | None:
         with transaction.atomic(using=primary_alias(), durable=True):
             provider_gate = gate.acquire()
             now = timezone.now()
-            row = PhoneVerification.objects.due(now).filter(pk=pk).first()
+            row = PhoneVerification.objects.due_row(pk, now).first()
             if row is None:
                 return None
             slot = gate.reserve_slot(provider_gate, row, now)
-            if not _move_to_slot(row, slot, now):
+            if not _transition_for_slot(row, slot, now):
                 return None
             provider_gate.save(using=primary_alias())
             return PhoneVerification.objects.get(pk=pk)
@@ -77,7 +78,7 @@ def claim(pk: uuid.UUID) -> PhoneVerification | None:
     return retry_on_abort(claim_or_reserve, primary_alias())
 
 
-def _move_to_slot(row: PhoneVerification, slot: datetime, now: datetime) -> bool:
+def _transition_for_slot(row: PhoneVerification, slot: datetime, now: datetime) -> bool:
     rows = PhoneVerification.objects
     if slot <= now:
         return rows.start_sending(row, now)
@@ -86,6 +87,7 @@ def _move_to_slot(row: PhoneVerification, slot: datetime, now: datetime) -> bool
     return rows.fail_as_late(row, now)
 
 
+@sensitive_variables("request_id")
 def _send(row: PhoneVerification) -> timedelta | None:
     try:
         if row.claimed_at is None or timezone.now() > row.claimed_at + SEND_LEASE / 2:
@@ -100,7 +102,7 @@ def _send(row: PhoneVerification) -> timedelta | None:
         _fail(row, OutcomeUnknown(type(error).__name__))
         raise
     else:
-        _complete(row, request_id)
+        _record_sent(row, request_id)
     return None
 
 
@@ -159,10 +161,15 @@ def _failure_for(error: IdenfyError) -> Failure:
             return Failure.UNKNOWN
 
 
-def _complete(row: PhoneVerification, request_id: str) -> None:
+@sensitive_variables("request_id")
+def _record_sent(row: PhoneVerification, request_id: str) -> None:
     """T2, or T5 for the request_id of another row, which proves nothing here."""
+
+    def mark_sent() -> bool:
+        return PhoneVerification.objects.mark_sent(row, request_id)
+
     try:
-        _write(partial(PhoneVerification.objects.mark_sent, row, request_id))
+        _write(mark_sent)
         _write(gate.note_success)
     except IntegrityError:
         logger.critical("iDenfy gave verification %s a request_id twice.", row.pk)
@@ -170,5 +177,5 @@ def _complete(row: PhoneVerification, request_id: str) -> None:
 
 
 def _write(write: Callable[[], T]) -> T:
-    """What iDenfy did is paid: write it down, also when the connection is lost."""
+    """Write down what iDenfy did, also when the connection is lost: it is paid."""
     return retry_on_lost_connection(write, primary_alias())

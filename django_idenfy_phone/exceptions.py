@@ -5,6 +5,10 @@ from datetime import timedelta
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+# An answer of iDenfy that asks for less or more is clamped to these.
+MIN_RETRY_AFTER = timedelta(seconds=1)
+MAX_RETRY_AFTER = timedelta(seconds=300)
+
 
 class IdenfyError(Exception):
     """iDenfy did not do what was asked.
@@ -24,7 +28,8 @@ class NeverSent(IdenfyError):
 class RateLimited(IdenfyError):
     """iDenfy did not act: make the request again after ``retry_after``.
 
-    ``retry_after`` is 1 to 300 seconds, or None where iDenfy gave no time.
+    ``retry_after`` is a timedelta from MIN_RETRY_AFTER to MAX_RETRY_AFTER, or None
+    where iDenfy gave no time.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class OutcomeUnknown(IdenfyError):
 class VerificationError(Exception):
     """A rule forbids it. ``code`` is stable, ``message`` is for the user.
 
-    ``retry_after`` is None where waiting does not help.
+    ``retry_after`` is a timedelta, or None where waiting does not help.
     """
 
     code = ""

@@ -1,7 +1,7 @@
-"""The provider gate's writes: slots, pauses and account faults.
+"""The provider gate: reads, and writes of slots, pauses and account faults.
 
-There is one row for all workers. Each write holds that row's lock, so no slot is given
-twice and no pause is shortened. No lock is held while iDenfy is asked.
+There is one row for all workers. Each write locks that row, so no slot is given twice
+and no pause is shortened. No lock is held while iDenfy is asked.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,12 @@ from django.utils import timezone
 
 from . import pacing
 from .conf import conf
-from .models import PhoneVerification, ProviderGate, primary_alias
+from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
 from .transactions import retry_on_abort
 
 T = TypeVar("T")
 
-GATE_ID = 1
 MAX_ACCOUNT_FAULTS = 3
 ALARM_INTERVAL = timedelta(minutes=1)
 
@@ -46,8 +45,8 @@ def acquire() -> ProviderGate:
 def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> datetime:
     """When a due row may be sent: ``now``, or a later slot that is reserved for it.
 
-    A slot at ``row.send_by`` or later is not reserved: the row is too late. The gate is
-    acquired before and saved after.
+    A slot at ``row.send_by`` or later is not reserved: the row is too late. The caller
+    has acquired the gate, and saves it afterwards.
     """
     if row.slot_reserved and gate.sends_resume_at(now) <= now:
         return now
@@ -73,7 +72,7 @@ def time_to_capacity(now: datetime) -> timedelta | None:
 
 
 def pause_sends(until: datetime) -> None:
-    """No sends until then, and no burst after it. Never shortens a pause."""
+    """Pause all sends, and allow no burst afterwards. Never shortens a pause."""
 
     def pause(gate: ProviderGate) -> None:
         now = timezone.now()
@@ -87,7 +86,7 @@ def pause_sends(until: datetime) -> None:
 
 
 def pause_checks(until: datetime) -> None:
-    """No checks until then. Never shortens a pause."""
+    """Pause all checks. Never shortens a pause."""
 
     def pause(gate: ProviderGate) -> None:
         paused_until = gate.pause_ends_at(Pause.CHECKS, timezone.now())
@@ -97,11 +96,11 @@ def pause_checks(until: datetime) -> None:
 
 
 def note_account_fault(now: datetime, *, is_key_refused: bool) -> bool:
-    """Count a refusal of the account, and pause all sends unless it stands alone.
+    """Count a refusal of the account.
 
-    A refused key pauses at once; any other refusal after MAX_ACCOUNT_FAULTS in a row,
-    since one may concern one destination only. Returns whether to raise an alarm: at
-    most once in ALARM_INTERVAL.
+    All sends pause at once for a refused key, otherwise after MAX_ACCOUNT_FAULTS
+    refusals in a row: a single one may concern one destination only. Returns whether to
+    log an alarm, at most once in ALARM_INTERVAL.
     """
 
     def note(gate: ProviderGate) -> bool:
@@ -118,7 +117,7 @@ def note_account_fault(now: datetime, *, is_key_refused: bool) -> bool:
 
 
 def note_success() -> None:
-    """Start the count of account faults in a row anew."""
+    """Set the count of account faults in a row to zero."""
     faulty = ProviderGate.objects.filter(pk=GATE_ID, account_faults__gt=0)
     faulty.update(account_faults=0)
 

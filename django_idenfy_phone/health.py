@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from django.db.models import Count, Min, TextChoices
 from django.db.models.functions import Greatest
@@ -20,7 +20,7 @@ from .transitions import RECEIVER_GRACE
 LONG_QUEUED = timedelta(minutes=1)
 # Fewer failures than this may be chance.
 MANY_FAILURES = 3
-UNSENT_FAILURES = (Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.UNREACHABLE)
+PROVIDER_FAILURES = (Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.UNREACHABLE)
 
 
 class Trouble(TextChoices):
@@ -65,12 +65,13 @@ def oldest_due() -> timedelta | None:
     return max(timezone.now() - first, timedelta(0)) if first else None
 
 
-def waits_too_long(oldest_due: timedelta | None) -> bool:
-    return oldest_due is not None and oldest_due > LONG_QUEUED
+def is_too_long(waiting: timedelta | None) -> TypeGuard[timedelta]:
+    """Whether a row that could have been sent for ``waiting`` needs a person."""
+    return waiting is not None and waiting > LONG_QUEUED
 
 
 def health() -> Health:
-    """Look at the queue, the gate and the last hour. Six queries."""
+    """Look at the queue, the gate and the last hour. At most seven queries."""
     now = timezone.now()
     queued = PhoneVerification.objects.filter(status=Status.QUEUED)
     queue = queued.aggregate(depth=Count("pk"), oldest=Min("created_at"))
@@ -107,10 +108,10 @@ def _troubles(
         yield Trouble.NO_KEY
     if provider_gate.account_faults or Failure.ACCOUNT in outcomes:
         yield Trouble.ACCOUNT
-    failures = sum(outcomes.get(failure, 0) for failure in UNSENT_FAILURES)
+    failures = sum(outcomes.get(failure, 0) for failure in PROVIDER_FAILURES)
     if failures >= MANY_FAILURES and not outcomes.keys() & set(ACCEPTED_STATUSES):
         yield Trouble.FAILING
-    if waits_too_long(waiting) or _is_sweep_missing(now):
+    if is_too_long(waiting) or _is_sweep_missing(now):
         yield Trouble.QUEUE
     if Failure.TOO_LATE in outcomes:
         yield Trouble.LATE

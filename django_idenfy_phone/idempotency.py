@@ -1,4 +1,4 @@
-"""Idempotency keys: within a day the same key of a user gives the same verification."""
+"""Idempotency keys: a repeated start gives the first verification for a day."""
 
 import re
 from datetime import timedelta
@@ -47,6 +47,7 @@ def find(start: StartRequest, key_hash: str | None) -> PhoneVerification | None:
     return row
 
 
+@sensitive_variables("key_hash")
 def release(key_hash: str) -> None:
     """Free a key that was used before WINDOW, so that another row can take it."""
     rows = PhoneVerification.objects.filter(idempotency_key=key_hash)

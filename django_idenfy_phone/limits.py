@@ -1,6 +1,7 @@
 """How many sends a number, user, network, block and site may have.
 
-Counted over our own rows, so windows slide exactly and survive a cache flush.
+The sends are counted in our own rows, so windows slide exactly and survive a cache
+flush.
 """
 
 import logging
@@ -18,6 +19,8 @@ from .starting import StartRequest
 from .transitions import PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
+
+SALT = "django_idenfy_phone.limits"
 
 # When a limit or cooldown ends, and the error to raise until then.
 Refusal = tuple[datetime, type[VerificationError]]
@@ -43,7 +46,7 @@ def lock(start: StartRequest) -> None:
 
 
 def clear(phone_number: str) -> None:
-    """Let an E.164 number start afresh: its earlier rows no longer count."""
+    """Reset the limits of an E.164 number: its earlier rows no longer count."""
     now = timezone.now()
     key = _lock_key("number", phone_number)
     _upsert(
@@ -54,7 +57,7 @@ def clear(phone_number: str) -> None:
 
 def _lock_key(kind: str, value: str) -> str:
     """A keyed hash: locks outlive rows, and hold no number in clear."""
-    return salted_hmac(f"{__name__}.{kind}", value, algorithm="sha256").hexdigest()
+    return salted_hmac(f"{SALT}.{kind}", value, algorithm="sha256").hexdigest()
 
 
 def _upsert(locks: list[StartLock], update_fields: list[str]) -> None:

@@ -22,13 +22,13 @@ def sweep(
 ) -> None:
     """Settle late rows, dispatch waiting ones, announce again what failed.
 
-    Safe at any time, and any number at once. ``dispatch`` notifies a worker of a row or
-    sends it, and returns whether to go on. Receivers may be slow, so the signals come
-    last: no code waits for them.
+    Safe at any time; several sweeps may run at once. ``dispatch`` notifies a worker of
+    a row or sends it, and returns whether to go on. ``budget`` bounds dispatching and
+    announcing, not settling. The signals come last, since receivers may be slow.
     """
     give_up_at = time.monotonic() + budget.total_seconds()
     failed = PhoneVerification.objects.settle()
-    for pk in _oldest_due():
+    for pk in _due_batch():
         if not dispatch(pk) or time.monotonic() > give_up_at:
             break
     unannounced = PhoneVerification.objects.unannounced().order_by("announce_at")
@@ -39,7 +39,7 @@ def sweep(
     announce.failed(failed)
 
 
-def _oldest_due() -> list[uuid.UUID]:
+def _due_batch() -> list[uuid.UUID]:
     """As many waiting rows as can be sent before the next run, oldest first."""
     rate = conf.SEND_RATE
     batch = max(MIN_BATCH, SWEEP_INTERVAL // rate.interval) if rate else None

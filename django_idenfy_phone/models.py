@@ -1,7 +1,7 @@
-"""The tables: one row a verification, one a start lock, and one for the provider gate.
+"""The tables of verifications, start locks and the provider gate.
 
-The queue, the limits and the proofs are all rows, and each change of a row's status is
-a transition: see ``transitions``.
+The row of a verification is the entry of the queue, the counted send and the proof at
+once. Only ``transitions`` changes its status.
 """
 
 import uuid
@@ -33,6 +33,8 @@ M = TypeVar("M", bound=models.Model)
 
 # How long a number waits for a new start when nothing was sent.
 UNCOUNTED_COOLDOWN = timedelta(seconds=10)
+# The primary key of the only ProviderGate.
+GATE_ID = 1
 
 
 def primary_alias() -> str:
@@ -41,7 +43,10 @@ def primary_alias() -> str:
 
 
 class PrimaryManager(models.Manager[M]):
-    """Reads where the app writes: a replica that lags behind would answer wrongly."""
+    """Reads from the database that the app writes to, also in the admin and relations.
+
+    A replica that lags behind would answer wrongly. ``using()`` still chooses another.
+    """
 
     def get_queryset(self) -> models.QuerySet[M]:
         return super().get_queryset().using(self._db or primary_alias())
@@ -117,7 +122,7 @@ class PhoneVerification(models.Model):
         verbose_name = _("phone verification")
         verbose_name_plural = _("phone verifications")
         constraints = [
-            # Not even a script can store one without the other.
+            # The two must agree, also when a script writes the row.
             models.CheckConstraint(
                 name="idenfy_phone_is_verified",
                 condition=Q(status=Status.VERIFIED, is_verified=True)
@@ -139,7 +144,7 @@ class PhoneVerification(models.Model):
             # MariaDB makes plain indexes of the two, since it has no partial ones.
             models.Index(
                 fields=["status", "next_send_at"],
-                # Not status__in: SQLite uses such an index for no query.
+                # Not status__in: SQLite would use such an index for no query.
                 condition=reduce(or_, (Q(status=status) for status in OPEN_STATUSES)),
                 name="idenfy_phone_open",
             ),
@@ -162,7 +167,8 @@ class PhoneVerification(models.Model):
     def checks_left(self) -> int:
         """How many more codes can be tried: 0 unless a code is awaited.
 
-        MAX_CHECKS, refunded ones not counted, and at most twice that in all.
+        MAX_CHECKS less the checks that were not refunded. With the refunded ones, no
+        row gets more than twice MAX_CHECKS checks.
         """
         if self.status != Status.SENT:
             return 0
@@ -223,10 +229,10 @@ class StartLock(models.Model):
 class ProviderGate(models.Model):
     """How fast all workers together may ask iDenfy. One row, made on demand.
 
-    ``gate`` holds its writes, and ``pacing`` the arithmetic.
+    Its methods only read: they hand the stored times to ``pacing``. ``gate`` writes.
     """
 
-    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    id = models.PositiveSmallIntegerField(primary_key=True, default=GATE_ID)
     acquired_at = models.DateTimeField(null=True)
     theoretical_arrival_at = models.DateTimeField(null=True)
     sends_paused_until = models.DateTimeField(null=True)
@@ -246,7 +252,11 @@ class ProviderGate(models.Model):
 
     def pause_ends_at(self, pause: Pause, now: datetime) -> datetime:
         """When this pause ends; ``now`` where there is none."""
-        until: datetime | None = getattr(self, f"{pause.value}_paused_until")
+        until = {
+            Pause.SENDS: self.sends_paused_until,
+            Pause.ACCOUNT: self.account_paused_until,
+            Pause.CHECKS: self.checks_paused_until,
+        }[pause]
         return pacing.plausible_or_now(until, now, pacing.LONGEST_PAUSES[pause])
 
     def sends_resume_at(self, now: datetime) -> datetime:

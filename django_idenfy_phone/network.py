@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 
 def client_network(request: Any) -> str:
-    """An IPv4 address, an IPv6 /64, or "" for an address that names no client.
+    """An IPv4 address, an IPv6 /64, or "" for an address that identifies no client.
 
-    CLIENT_NETWORK is asked where it is set.
+    Calls CLIENT_NETWORK where it is set.
     """
     custom = conf.CLIENT_NETWORK
     text = custom(request) if custom else _address(request)
@@ -65,5 +65,5 @@ def normalise(text: str) -> str:
 def _warn_once() -> None:
     logger.warning(
         "A client came from a private, loopback or unknown address: the limits by "
-        "network do not hold. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
+        "network do not apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
     )

@@ -2,8 +2,10 @@
 
 GCRA, the generic cell rate algorithm, paces sends by one stored time, the theoretical
 arrival time: when the next send would come if all of them kept exactly to the rate. A
-send may leave a burst earlier than that. So any t seconds hold at most SEND_BURST sends
-and those that the rate allows in t seconds.
+send may leave ``burst_duration`` before that time. So in any t seconds at most
+SEND_BURST sends leave, and those that the rate allows in t seconds.
+
+``Pause`` names the three pauses.
 """
 
 from datetime import datetime, timedelta
@@ -12,6 +14,7 @@ from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _
 
 from .conf import Limit
+from .exceptions import MAX_RETRY_AFTER
 
 SEND_BURST = 20
 # Tolerated clock skew between hosts.
@@ -29,10 +32,9 @@ class Pause(TextChoices):
 
 ACCOUNT_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSES = {
-    # The client cuts a Retry-After at 5 minutes.
-    Pause.SENDS: timedelta(minutes=5),
+    Pause.SENDS: MAX_RETRY_AFTER,
     Pause.ACCOUNT: ACCOUNT_PAUSE,
-    Pause.CHECKS: timedelta(minutes=5),
+    Pause.CHECKS: MAX_RETRY_AFTER,
 }
 
 

@@ -1,4 +1,4 @@
-"""The public verbs: start, look, confirm, redeem. Each is one short story."""
+"""The public verbs: start, read, confirm and redeem a verification, clear a number."""
 
 import uuid
 from collections.abc import Callable
@@ -84,8 +84,12 @@ def start_or_repeat(
     if not in_transaction(primary_alias()):
         rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
         announce.settle_and_announce(rows)
+
+    def store() -> tuple[PhoneVerification, bool]:
+        return _store(start, key_hash)
+
     try:
-        return retry_on_abort(partial(_store, start, key_hash), primary_alias())
+        return retry_on_abort(store, primary_alias())
     except IntegrityError:
         # A token may outlive its user. Not chained: the text holds values.
         raise UnknownUser from None
@@ -103,7 +107,7 @@ def _store(start: StartRequest, key_hash: str | None) -> tuple[PhoneVerification
         if key_hash is not None:
             idempotency.release(key_hash)
         now = timezone.now()
-        row = PhoneVerification.objects.create(
+        row = PhoneVerification(
             user_id=start.user_id,
             is_anonymous=start.user_id is None,
             phone_number=start.phone_number,
@@ -116,6 +120,7 @@ def _store(start: StartRequest, key_hash: str | None) -> tuple[PhoneVerification
             next_send_at=now - DUE_BACKDATE,
             send_by=now + conf.SEND_DEADLINE,
         )
+        row.save(using=primary_alias(), force_insert=True)
         transaction.on_commit(partial(notify_worker, row.pk), using=primary_alias())
     return row, True
 
@@ -147,8 +152,8 @@ def confirm_verification(
 ) -> PhoneVerification:
     """Have iDenfy judge a code: the row's ``is_verified`` tells what it said.
 
-    Each call spends one of the row's checks before it asks, and gives it back only
-    where iDenfy surely did not judge it. Raises InvalidCode, VerificationNotFound,
+    Each call spends one of the row's checks before it asks, and refunds it only where
+    iDenfy surely did not judge the code. Raises InvalidCode, VerificationNotFound,
     NotSentYet, CheckInProgress, VerificationExpired, VerificationLocked,
     VerificationFailed, ProviderUnavailable, CheckUnknown, or InsideTransaction.
     """
@@ -158,7 +163,7 @@ def confirm_verification(
     get_row = partial(get_verification, verification_id, user=user)
     pause = checking.time_to_resume()
     if not pause and checking.check(verification_id, code, user_id_of(user)):
-        return checking.finish_check(get_row)
+        return checking.retry_or_check_unknown(get_row)
     row = get_row()
     if not row.is_verified:
         raise _why_no_check(row, pause)
@@ -185,8 +190,8 @@ def get_proof(
 ) -> PhoneVerification:
     """A verification that ``redeem_verification`` would take now.
 
-    Verified within REDEEM_WITHIN, by this user or anonymously, for this purpose, and
-    not redeemed. Raises NotVerified.
+    It was verified within REDEEM_WITHIN, by this user or anonymously, for this purpose,
+    and was not redeemed. Raises NotVerified.
     """
     rows = PhoneVerification.objects.redeemable(user_id_of(user), purpose)
     row = rows.filter(pk=verification_id).first()
@@ -201,17 +206,22 @@ def redeem_verification(
     """Spend a proof for a saved user: exactly once, rolled back with your transaction.
 
     Call it inside the ``atomic()`` block that saves the user. Raises AlreadyRedeemed,
-    or NotVerified where it was no fresh proof of this user for this purpose.
+    or NotVerified where ``get_proof`` would raise it.
     """
     rows = PhoneVerification.objects
     redeemed = rows.redeem(verification.pk, user.pk, purpose)
     row = rows.filter(pk=verification.pk).first()
     if redeemed and row is not None:
         return row
-    raise AlreadyRedeemed if row is not None and row.redeemed_at else NotVerified
+    if row is not None and row.redeemed_at:
+        raise AlreadyRedeemed
+    raise NotVerified
 
 
 @sensitive_variables("phone_number")
 def clear_number(phone_number: str) -> None:
-    """Let a number start afresh. Raises NumberNotSupported."""
+    """Reset the limits of a number: its earlier sends no longer count.
+
+    Raises NumberNotSupported.
+    """
     limits.clear(phone.parse(phone_number).e164)

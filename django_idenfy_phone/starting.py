@@ -1,10 +1,11 @@
-"""What a start knows before it is stored."""
+"""A request to start a verification, and the user id of any caller."""
 
 from dataclasses import dataclass
 from typing import Any, Self
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.views.decorators.debug import sensitive_variables
 
 from . import phone
 from .exceptions import UnknownUser
@@ -13,7 +14,7 @@ from .exceptions import UnknownUser
 def user_id_of(user: Any) -> Any:
     """The primary key of a logged-in user; None for None or an anonymous user.
 
-    By primary key, so that users who live only in a token work. Raises UnknownUser for
+    By primary key, so that users who exist only in a token work. Raises UnknownUser for
     a key that no user of this project can have.
     """
     if user is None or not user.is_authenticated:
@@ -41,6 +42,7 @@ class StartRequest:
     idempotency_key: str | None
 
     @classmethod
+    @sensitive_variables("phone_number", "number", "idempotency_key")
     def build(
         cls,
         phone_number: str,
@@ -50,7 +52,7 @@ class StartRequest:
         purpose: str,
         idempotency_key: str | None,
     ) -> Self:
-        """From a number as a person typed it, and any user.
+        """Build it from a number as a person typed it, and a user object or None.
 
         Raises NumberNotSupported or UnknownUser.
         """

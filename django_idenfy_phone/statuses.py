@@ -1,4 +1,4 @@
-"""What states a verification can be in, and what each of them counts for."""
+"""The statuses and failures of a verification, and the groups that have a meaning."""
 
 from django.db.models import TextChoices
 from django.utils.translation import gettext_lazy as _

@@ -1,4 +1,4 @@
-"""Celery tasks. A message only says that a row waits: the row is the queue.
+"""Celery tasks, and how a worker is notified. The row is the queue, not the message.
 
 No Celery setting of the host is needed or changed.
 """
@@ -58,7 +58,7 @@ def notify_worker_blocking(pk: uuid.UUID) -> bool:
 
 @register
 def check_celery_app(**kwargs: Any) -> list[CheckMessage]:
-    """Here and not in ``checks``, since only this module imports celery."""
+    """Here and not in ``checks``, which must not import celery."""
     if current_app.main != "default":
         return []
     return [

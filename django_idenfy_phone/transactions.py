@@ -1,4 +1,4 @@
-"""Is a transaction open? And retries after an abort or a lost connection."""
+"""Retries after an abort or a lost connection, and a test for an open transaction."""
 
 import random
 import time

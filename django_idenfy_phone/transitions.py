@@ -13,8 +13,8 @@ T3   sending → queued                    own attempt; the request surely never
 T4   sending → failed                    own attempt; a definite refusal, or T3 without
                                          attempts or time left
 T5   sending → failed(unknown)           own attempt; it may have been sent; or the
-                                         lease is over
-T6   queued → failed(too_late)           send_by is over, or comes before the next slot
+                                         lease has ended
+T6   queued → failed(too_late)           send_by has passed, or comes before the slot
 T7   sent → sent                         the caller owns it, before expires_at, checks
                                          are left, no check is in flight: spends one
 T8   sent, expired, locked → verified    own request_id; iDenfy said true
@@ -22,18 +22,21 @@ T9   sent → sent                         own check; iDenfy said false
 T10  sent → sent                         own check; iDenfy surely did not judge it: the
                                          check is refunded
 T11  sent → locked, sent → expired       no check in flight, and no checks are left, or
-                                         expires_at is over
-T12  verified → verified                 not announced, and announce_at is over: takes
+                                         expires_at has passed
+T12  verified → verified                 not announced, and announce_at has come: takes
                                          the announcement, then notes its success
 T13  verified → verified                 the caller may redeem it, once
 ===  ==================================  =============================================
 
-T0, T1, T1b and T13 join a transaction of their caller: the start's, the claim's, the
-host's. Each of the others commits by itself before it returns. When an UPDATE changes
-no row, somebody else was faster, and nothing is forced.
+An answer to a check that is uncertain only ends the check (``abandon_check``): it stays
+spent.
 
-"Own" is decided by counters that only grow: ``send_attempts`` names an attempt, and
-``checks`` names a check.
+T0 joins the start's transaction; T1, T1b and T6 of a claim join the claim's; T13 joins
+the host's. All others commit by themselves before they return. When an UPDATE changes
+no row, another process was faster, and nothing is forced.
+
+"Own" is decided by counters that only grow: ``send_attempts`` identifies an attempt,
+and ``checks`` identifies a check.
 """
 
 import uuid
@@ -61,7 +64,7 @@ RECEIVER_GRACE = DAY
 
 
 class Ending(NamedTuple):
-    """What time alone does to rows: those that ``condition`` finds get ``changes``."""
+    """A transition that needs only time: the rows of ``condition`` get ``changes``."""
 
     condition: Q
     changes: dict[str, str]
@@ -109,6 +112,10 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             send_attempts__lt=MAX_SEND_ATTEMPTS,
         )
 
+    def due_row(self, pk: uuid.UUID, now: datetime) -> Self:
+        """This row, if it is due."""
+        return self.due(now).filter(pk=pk)
+
     def _transition(self, **changes: Any) -> bool:
         """Return whether the UPDATE changed a row. Committed when it returns."""
 
@@ -121,7 +128,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     def _transition_and_fetch(
         self, pk: uuid.UUID, **changes: Any
     ) -> "PhoneVerification | None":
-        """Return the changed row, None where there was none. Committed as well."""
+        """Return the changed row, or None where no row changed. Committed as well."""
 
         def update_and_fetch() -> "PhoneVerification | None":
             with transaction.atomic(using=self.db, durable=True):
@@ -131,12 +138,9 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         return retry_on_abort(update_and_fetch, self.db)
 
-    def _due_row(self, row: "PhoneVerification", now: datetime) -> Self:
-        return self.due(now).filter(pk=row.pk)
-
     def start_sending(self, row: "PhoneVerification", now: datetime) -> bool:
-        """T1: hold a due row for SEND_LEASE. Joins the claim's transaction."""
-        changed = self._due_row(row, now).update(
+        """T1: lease a due row for SEND_LEASE. Joins the claim's transaction."""
+        changed = self.due_row(row.pk, now).update(
             status=Status.SENDING,
             send_attempts=F("send_attempts") + 1,
             claimed_at=now,
@@ -149,12 +153,14 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         self, row: "PhoneVerification", slot: datetime, now: datetime
     ) -> bool:
         """T1b: the gate reserved ``slot`` for it. Joins the claim's transaction."""
-        changed = self._due_row(row, now).update(next_send_at=slot, slot_reserved=True)
+        changed = self.due_row(row.pk, now).update(
+            next_send_at=slot, slot_reserved=True
+        )
         return changed > 0
 
     def fail_as_late(self, row: "PhoneVerification", now: datetime) -> bool:
         """T6: its slot would come after send_by. Joins the claim's transaction."""
-        changed = self._due_row(row, now).update(
+        changed = self.due_row(row.pk, now).update(
             status=Status.FAILED, failure=Failure.TOO_LATE
         )
         return changed > 0
@@ -214,7 +220,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     def settle(self) -> list[uuid.UUID]:
         """T5, T6 and T11: end what is late. Returns the ids of the rows that failed."""
         endings = self._endings(timezone.now())
-        # One SELECT an ending, so that the index of open rows serves.
+        # One SELECT for each ending: each can use the index of open rows.
         first, *others = (
             self.filter(ending.condition).order_by().values_list("pk", flat=True)
             for ending in endings
@@ -276,7 +282,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def mark_verified(self, row: "PhoneVerification") -> bool:
-        """T8: only after iDenfy's own true for this row's request_id."""
+        """T8. Only after iDenfy answered true for this row's own request_id."""
         now = timezone.now()
         return self.filter(
             pk=row.pk,
@@ -315,7 +321,10 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def redeemable(self, user_id: Any, purpose: str) -> Self:
-        """Fresh proofs of this user, or of no user yet, that were not redeemed."""
+        """Proofs of this user, or of no user yet, that were not redeemed.
+
+        They were verified for this purpose, within REDEEM_WITHIN.
+        """
         return self.owned_by(user_id).filter(
             status=Status.VERIFIED,
             redeemed_at=None,
@@ -337,10 +346,11 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
-        """T12, first half: nobody else announces the row until the next try is due.
+        """T12, first half: nobody else announces the row until its next try.
 
-        That is after a minute, and each time after twice as long. One try comes when
-        RECEIVER_GRACE ends, and from then on one a day.
+        The pause before that try is one minute, and doubles each time. One try comes
+        when RECEIVER_GRACE ends, and then one each day. Returns None where the row is
+        not due.
         """
         row = self.unannounced().filter(pk=pk).first()
         if row is None:

@@ -29,10 +29,9 @@ class CodeField(serializers.Field[str, str, str, Any]):
 
     def to_internal_value(self, data: Any) -> str:
         try:
-            checking.validate_code(data)
+            return checking.validate_code(data)
         except InvalidCode as error:
             self.fail(error.code)
-        return str(data)
 
     def to_representation(self, value: str) -> str:
         return value

@@ -24,7 +24,7 @@ from .serializers import ConfirmSerializer, StartSerializer, VerificationSeriali
 
 
 class VerificationView(APIView):
-    """What the three views share. Authentication, throttles, renderers: the host's."""
+    """The base of the three views. Authentication and throttles are the host's."""
 
     parser_classes = (StrictJSONParser,)
     permission_classes = (MayVerify,)
@@ -38,7 +38,7 @@ class VerificationView(APIView):
         return view
 
     def handle_exception(self, exc: Exception) -> Response:
-        # InsideTransaction has no status: it is the developer's to see.
+        # InsideTransaction has no status: a mistake of the developer stays a 500.
         if isinstance(exc, OperationalError) and is_definite_abort(exc):
             exc = ProviderUnavailable(retry_after=RETRY_SOON)
         if isinstance(exc, VerificationError) and type(exc) in STATUS:
@@ -84,7 +84,7 @@ class StartView(VerificationView):
 
 @sensitive_variables("phone_number")
 def run_guard(request: Request, phone_number: str) -> None:
-    """The host's START_GUARD, which raises to refuse a start."""
+    """Call the host's START_GUARD, which raises to refuse a start."""
     if conf.START_GUARD:
         conf.START_GUARD(request, phone_number)
 

@@ -86,7 +86,8 @@ class _Request:
         if now >= self.message.sent_at + CODE_LIFE:
             return False
         self.validated = code == self.message.code
-        self.wrong_codes += not self.validated
+        if not self.validated:
+            self.wrong_codes += 1
         return self.validated
 
 

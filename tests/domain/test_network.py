@@ -15,7 +15,7 @@ rows = PhoneVerification.objects
 ADMIN = "/admin/django_idenfy_phone/phoneverification/"
 NO_NETWORK = (
     "A client came from a private, loopback or unknown address: the limits by "
-    "network do not hold. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
+    "network do not apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
 )
 BANNER = "The newest start has no client network"
 

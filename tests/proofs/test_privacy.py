@@ -9,6 +9,7 @@ from django.core.signals import got_request_exception
 from django.db import OperationalError, connection
 from django.test import Client
 from django.views.debug import ExceptionReporter
+from rest_framework.test import APIClient
 
 import conftest
 from django_idenfy_phone import delivery, exceptions, services
@@ -16,7 +17,7 @@ from django_idenfy_phone.exceptions import IdenfyError, VerificationError
 from django_idenfy_phone.models import StartLock
 from support import wire as w
 from support.constants import MARKERS, NUMBER
-from support.steps import START_URL, post_json, start
+from support.steps import START_URL, post_json, post_start, start
 
 pytestmark = pytest.mark.django_db
 ANSWERS = {
@@ -29,6 +30,7 @@ ANSWERS = {
     "reset": w.reset,
     "redirect": w.answer(307, Location=f"http://127.0.0.1:1/{NUMBER}"),
 }
+KEY_HEADER = {"HTTP_IDEMPOTENCY_KEY": "the-key-of-a-client"}
 
 
 def error_texts(error):
@@ -127,8 +129,7 @@ def reports():
 def status_of_post(user, url, **body):
     client = Client(raise_request_exception=False)
     client.force_login(user)
-    key = {"HTTP_IDEMPOTENCY_KEY": "the-key-of-a-client"}
-    return post_json(client, url, body, **key).status_code
+    return post_json(client, url, body, **KEY_HEADER).status_code
 
 
 @pytest.mark.parametrize("word", ["startlock", "providergate", "INSERT", "ORDER BY"])
@@ -138,7 +139,26 @@ def test_error_report_of_start_holds_no_number(
     broken_database(word)
     assert status_of_post(user, START_URL, phone_number=NUMBER) == 500
     [report] = reports
-    secrets = (*MARKERS, "the-key-of-a-client")
+    secrets = (*MARKERS, *KEY_HEADER.values())
+    assert not [secret for secret in secrets if secret in report]
+
+
+class FailingUser:
+    """A host's user object that raises an error of its own."""
+
+    is_authenticated = True
+
+    @property
+    def pk(self):
+        raise RuntimeError("the session store is down")
+
+
+def test_error_report_of_failing_user_holds_no_number(wire, reports):
+    client = APIClient(raise_request_exception=False)
+    client.force_authenticate(FailingUser())
+    assert post_start(client, **KEY_HEADER).status_code == 500
+    [report] = reports
+    secrets = (*MARKERS, *KEY_HEADER.values())
     assert not [secret for secret in secrets if secret in report]
 
 

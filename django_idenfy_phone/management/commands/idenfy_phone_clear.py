@@ -8,7 +8,7 @@ from ...exceptions import NumberNotSupported
 
 
 class Command(BaseCommand):
-    help = "Let a phone number start afresh: its earlier sends no longer count."
+    help = "Reset the limits of a phone number: its earlier sends no longer count."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("number", help="in E.164 form, such as +37060012345")

@@ -37,7 +37,7 @@ class Command(BaseCommand):
 
     def credentials(self) -> tuple[str, str]:
         """Return (API key, API secret): the project's own, or those of a demo."""
-        if conf.API_KEY and conf.API_SECRET:
+        if conf.has_credentials:
             return conf.API_KEY, conf.API_SECRET
         line = _(
             'Using the API key "%(key)s" and the secret "%(secret)s". To use your own, '

@@ -9,7 +9,7 @@ from ...health import health
 
 
 class Command(BaseCommand):
-    help = "Say how sending goes. The exit status is 1 when a person is needed."
+    help = "Show the state of sending. The exit status is 1 when a person is needed."
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = health()

@@ -31,7 +31,7 @@ class Command(BaseCommand):
             "--loop",
             type=_seconds,
             metavar="SECONDS",
-            help=_("Sweep every SECONDS until stopped, not once. 30 is a good pause."),
+            help=_("Sweep every SECONDS until stopped, not once. 30 is a good value."),
         )
         parser.add_argument(
             "--deliver",
@@ -49,7 +49,7 @@ class Command(BaseCommand):
     def sweep_every(
         self, seconds: float, dispatch: Callable[[uuid.UUID], bool]
     ) -> None:
-        # Not KeyboardInterrupt, which would break off a send.
+        # Not KeyboardInterrupt, which would interrupt a send.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.stop)
         line = _("Sweeping every %(seconds)g s. Press Ctrl-C to stop.")
@@ -82,7 +82,7 @@ def sweep_or_log(dispatch: Callable[[uuid.UUID], bool]) -> None:
         maintenance.sweep(dispatch)
     except Exception as error:
         # Not the text: a database error may hold values. A run without --loop shows it.
-        logger.error("The sweep failed (%s); it goes on.", type(error).__name__)
+        logger.error("A sweep failed (%s); the loop continues.", type(error).__name__)
     close_old_connections()
 
 
