@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -17,6 +17,7 @@ from .client import IdenfyClient
 from .exceptions import (
     AccountRefused,
     IdenfyError,
+    InsideTransaction,
     KeyRefused,
     NeverSent,
     NumberRefused,
@@ -25,7 +26,12 @@ from .exceptions import (
 )
 from .models import PhoneVerification, primary_alias
 from .statuses import Failure, Status
-from .transactions import retry_on_abort, retry_on_lost_connection
+from .transactions import (
+    durable_transaction,
+    in_transaction,
+    retry_on_abort,
+    retry_on_lost_connection,
+)
 from .transitions import MAX_SEND_ATTEMPTS, SEND_LEASE
 
 logger = logging.getLogger(__name__)
@@ -39,7 +45,10 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
     """Send one queued row. Safe to call any number of times, at once or again.
 
     Returns how long to wait before calling again, or None where there is no need to.
+    Raises InsideTransaction.
     """
+    if in_transaction(primary_alias()):
+        raise InsideTransaction
     row = claim(pk)
     if row is None:
         rows = PhoneVerification.objects.filter(pk=pk)
@@ -63,7 +72,7 @@ def claim(pk: uuid.UUID) -> PhoneVerification | None:
     """
 
     def claim_or_reserve() -> PhoneVerification | None:
-        with transaction.atomic(using=primary_alias(), durable=True):
+        with durable_transaction(primary_alias()):
             provider_gate = gate.acquire()
             now = timezone.now()
             row = PhoneVerification.objects.due_row(pk, now).first()

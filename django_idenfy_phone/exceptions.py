@@ -191,14 +191,14 @@ class AlreadyRedeemed(VerificationError):
 
 
 class InsideTransaction(VerificationError):
-    """Confirming commits before and after it calls iDenfy, so it cannot be rolled back.
+    """What is sent or checked at iDenfy cannot be rolled back, so nothing was done.
 
-    Call ``confirm_verification`` outside ``atomic()``; mark a view of your own with
+    Call it outside ``atomic()`` and with autocommit; mark a view of your own with
     ``transaction.non_atomic_requests`` where ATOMIC_REQUESTS is on.
     """
 
     code = "inside_transaction"
     message = _(
-        "confirm_verification() must run outside a transaction: move the call out of "
-        "atomic(), or mark the view with transaction.non_atomic_requests."
+        "This must run outside a transaction: move the call out of atomic(), turn "
+        "autocommit on, or mark the view with transaction.non_atomic_requests."
     )

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from django.db import transaction
 from django.utils import timezone
 
 from . import pacing
 from .conf import conf
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
-from .transactions import retry_on_abort
+from .transactions import durable_transaction, retry_on_abort
 
 T = TypeVar("T")
 
@@ -126,7 +125,7 @@ def _change(change: Callable[[ProviderGate], T]) -> T:
     """Change the gate under its lock, in a transaction of its own."""
 
     def acquire_and_change() -> T:
-        with transaction.atomic(using=primary_alias(), durable=True):
+        with durable_transaction(primary_alias()):
             gate = acquire()
             result = change(gate)
             gate.save(using=primary_alias())

@@ -9,7 +9,9 @@ from django.utils import timezone
 
 from . import announce
 from .conf import conf
-from .models import PhoneVerification
+from .exceptions import InsideTransaction
+from .models import PhoneVerification, primary_alias
+from .transactions import in_transaction
 
 SWEEP_INTERVAL = timedelta(seconds=30)
 # One run ends before the next begins: what is left stays due.
@@ -25,7 +27,10 @@ def sweep(
     Safe at any time; several sweeps may run at once. ``dispatch`` notifies a worker of
     a row or sends it, and returns whether to go on. ``budget`` bounds dispatching and
     announcing, not settling. The signals come last, since receivers may be slow.
+    Raises InsideTransaction.
     """
+    if in_transaction(primary_alias()):
+        raise InsideTransaction
     give_up_at = time.monotonic() + budget.total_seconds()
     failed = PhoneVerification.objects.settle()
     for pk in _due_batch():

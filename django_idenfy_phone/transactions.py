@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -30,11 +31,26 @@ LOST_CONNECTION_ERRORS = (OperationalError, InterfaceError, InternalError)
 def in_transaction(using: str) -> bool:
     """Return whether a caller's transaction is open on this database alias.
 
-    The block that TestCase wraps around a test is not counted, as in
-    ``atomic(durable=True)``.
+    A connection without autocommit is always inside one, which Django's
+    ``atomic(durable=True)`` does not notice. The block that TestCase wraps around a
+    test is not counted.
     """
-    blocks = transaction.get_connection(using).atomic_blocks
-    return bool(blocks) and not blocks[-1]._from_testcase
+    connection = transaction.get_connection(using)
+    if blocks := connection.atomic_blocks:
+        return not blocks[-1]._from_testcase
+    return not connection.get_autocommit()
+
+
+@contextmanager
+def durable_transaction(using: str) -> Iterator[None]:
+    """A transaction that is committed when the block ends.
+
+    Raises RuntimeError inside a caller's transaction, which could roll it back.
+    """
+    if in_transaction(using):
+        raise RuntimeError("A durable transaction cannot run inside another one.")
+    with transaction.atomic(using=using):
+        yield
 
 
 def retry_on_abort(work: Callable[[], T], using: str) -> T:

@@ -43,13 +43,13 @@ import uuid
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
 from .conf import conf
 from .statuses import UNCOUNTED_FAILURES, Failure, Status
-from .transactions import retry_on_abort
+from .transactions import durable_transaction, retry_on_abort
 
 if TYPE_CHECKING:
     from .models import PhoneVerification
@@ -120,7 +120,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         """Return whether the UPDATE changed a row. Committed when it returns."""
 
         def update() -> bool:
-            with transaction.atomic(using=self.db, durable=True):
+            with durable_transaction(self.db):
                 return self.update(**changes) > 0
 
         return retry_on_abort(update, self.db)
@@ -131,7 +131,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         """Return the changed row, or None where no row changed. Committed as well."""
 
         def update_and_fetch() -> "PhoneVerification | None":
-            with transaction.atomic(using=self.db, durable=True):
+            with durable_transaction(self.db):
                 if not self.filter(pk=pk).update(**changes):
                     return None
                 return self.model.objects.using(self.db).get(pk=pk)
