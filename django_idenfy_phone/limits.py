@@ -5,17 +5,26 @@ flush.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connections
+from django.db.models import Max
 from django.utils import timezone
-from django.utils.crypto import salted_hmac
 
 from .conf import Limit, conf
-from .exceptions import CooldownActive, LimitReached, VerificationError
+from .exceptions import (
+    CooldownActive,
+    InsideTransaction,
+    LimitReached,
+    VerificationError,
+)
+from .hashing import keyed_hashes
 from .models import PhoneVerification, StartLock, primary_alias
 from .starting import StartRequest
+from .transactions import in_transaction
 from .transitions import PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
@@ -27,37 +36,81 @@ Refusal = tuple[datetime, type[VerificationError]]
 
 
 def lock(start: StartRequest) -> None:
-    """Lock number, user and network until the caller's transaction ends.
+    """Lock number, block, user and network until the caller's transaction ends.
 
     One upsert creates and takes the locks, in sorted order so that two starts cannot
     deadlock. Lock and count are two statements on purpose: in one, the count would see
-    the rows from before the wait for the lock.
+    the rows from before the wait for the lock. Raises InsideTransaction where the
+    caller's transaction would count in an old snapshot.
     """
-    keys = [_lock_key("number", start.phone_number)]
+    keys = [
+        *_lock_keys("number", start.phone_number),
+        *_lock_keys("block", start.number_block),
+    ]
     if start.user_id is not None:
-        keys.append(_lock_key("user", str(start.user_id)))
+        keys += _lock_keys("user", str(start.user_id))
     if start.network:
-        keys.append(_lock_key("network", start.network))
+        keys += _lock_keys("network", start.network)
     now = timezone.now()
-    _upsert(
-        [StartLock(key=key, locked_at=now) for key in sorted(keys)],
-        update_fields=["locked_at"],
-    )
+    with _refusing_old_snapshot(primary_alias()):
+        _upsert(
+            [StartLock(key=key, locked_at=now) for key in sorted(keys)],
+            update_fields=["locked_at"],
+        )
+
+
+@contextmanager
+def _refusing_old_snapshot(using: str) -> Iterator[None]:
+    """Fail rather than lock a row that changed since the transaction's snapshot.
+
+    On MariaDB and MySQL in REPEATABLE READ, a caller's transaction that read before
+    keeps its old snapshot, also after it waited for a lock: it would count too few
+    rows. MariaDB aborts a statement of this block with error 1020 instead. A server
+    that cannot do that raises InsideTransaction. PostgreSQL and SQLite abort by
+    themselves.
+    """
+    connection = connections[using]
+    if connection.vendor != "mysql" or not in_transaction(using):
+        yield
+    elif _variable(using, "innodb_snapshot_isolation"):
+        with connection.execute_wrapper(_with_snapshot_isolation):
+            yield
+    elif _variable(using, "tx_isolation", "transaction_isolation") == "READ-COMMITTED":
+        yield
+    else:
+        raise InsideTransaction
+
+
+def _with_snapshot_isolation(
+    execute: Callable[..., Any], sql: str, *arguments: Any
+) -> Any:
+    return execute(f"SET STATEMENT innodb_snapshot_isolation = 1 FOR {sql}", *arguments)
+
+
+def _variable(using: str, *names: str) -> str:
+    """The session's value of the first variable that the server has, else ""."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SHOW VARIABLES WHERE Variable_name IN %s", [names])
+        found = cursor.fetchone()
+    return str(found[1]) if found else ""
 
 
 def clear(phone_number: str) -> None:
     """Reset the limits of an E.164 number: its earlier rows no longer count."""
     now = timezone.now()
-    key = _lock_key("number", phone_number)
+    keys = sorted(_lock_keys("number", phone_number))
     _upsert(
-        [StartLock(key=key, locked_at=now, cleared_at=now)],
+        [StartLock(key=key, locked_at=now, cleared_at=now) for key in keys],
         update_fields=["locked_at", "cleared_at"],
     )
 
 
-def _lock_key(kind: str, value: str) -> str:
-    """A keyed hash: locks outlive rows, and hold no number in clear."""
-    return salted_hmac(f"{SALT}.{kind}", value, algorithm="sha256").hexdigest()
+def _lock_keys(kind: str, value: str) -> list[str]:
+    """Keyed hashes: locks outlive rows, and hold no number in clear.
+
+    All are locked: releases with an old and a new SECRET_KEY exclude each other.
+    """
+    return keyed_hashes(f"{SALT}.{kind}", value)
 
 
 def _upsert(locks: list[StartLock], update_fields: list[str]) -> None:
@@ -85,8 +138,9 @@ def enforce(start: StartRequest) -> None:
 
 def _rows_of_number(start: StartRequest) -> PhoneVerificationQuerySet:
     rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
-    lock = StartLock.objects.filter(key=_lock_key("number", start.phone_number))
-    cleared_at = lock.values_list("cleared_at", flat=True).first()
+    keys = _lock_keys("number", start.phone_number)
+    locks = StartLock.objects.filter(key__in=keys)
+    cleared_at = locks.aggregate(latest=Max("cleared_at"))["latest"]
     return rows.filter(created_at__gt=cleared_at) if cleared_at else rows
 
 

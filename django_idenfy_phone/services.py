@@ -65,7 +65,7 @@ def start_verification(
     return row
 
 
-@sensitive_variables("key_hash")
+@sensitive_variables("key_hashes")
 def start_or_repeat(
     start: StartRequest, guard: Callable[[], object] | None = None
 ) -> tuple[PhoneVerification, bool]:
@@ -74,9 +74,9 @@ def start_or_repeat(
     ``guard`` is called before any lock or transaction, and raises to refuse the start.
     It is not called for a repetition: the solution of a captcha is good only once.
     """
-    key_hash = idempotency.hash_key(start)
+    key_hashes = idempotency.hash_key(start)
     if guard is not None:
-        if repeated := idempotency.find(start, key_hash):
+        if repeated := idempotency.find(start, key_hashes):
             return repeated, False
         guard()
     if not conf.has_credentials:
@@ -86,7 +86,7 @@ def start_or_repeat(
         announce.settle_and_announce(rows)
 
     def store() -> tuple[PhoneVerification, bool]:
-        return _store(start, key_hash)
+        return _store(start, key_hashes)
 
     try:
         return retry_on_abort(store, primary_alias())
@@ -95,17 +95,19 @@ def start_or_repeat(
         raise UnknownUser from None
 
 
-@sensitive_variables("key_hash", "row")
-def _store(start: StartRequest, key_hash: str | None) -> tuple[PhoneVerification, bool]:
+@sensitive_variables("key_hashes", "row")
+def _store(
+    start: StartRequest, key_hashes: list[str]
+) -> tuple[PhoneVerification, bool]:
     """T0: locks, then limits, then the row."""
     with transaction.atomic(using=primary_alias()):
         limits.lock(start)
-        if repeated := idempotency.find(start, key_hash):
+        if repeated := idempotency.find(start, key_hashes):
             return repeated, False
         _require_send_capacity()
         limits.enforce(start)
-        if key_hash is not None:
-            idempotency.release(key_hash)
+        if key_hashes:
+            idempotency.release(key_hashes)
         now = timezone.now()
         row = PhoneVerification(
             user_id=start.user_id,
@@ -115,7 +117,7 @@ def _store(start: StartRequest, key_hash: str | None) -> tuple[PhoneVerification
             number_block=start.number_block,
             network=start.network,
             purpose=start.purpose,
-            idempotency_key=key_hash,
+            idempotency_key=key_hashes[0] if key_hashes else None,
             created_at=now,
             next_send_at=now - DUE_BACKDATE,
             send_by=now + conf.SEND_DEADLINE,

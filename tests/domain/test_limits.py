@@ -442,20 +442,20 @@ def test_network_limit_does_not_apply_without_a_network(set_limits, user):
 @pytest.mark.parametrize(
     ("options", "locks"),
     [
-        ({}, 3),
-        ({"network": ""}, 2),
-        ({"user": None}, 2),
-        ({"user": None, "network": ""}, 1),
+        ({}, 4),
+        ({"network": ""}, 3),
+        ({"user": None}, 3),
+        ({"user": None, "network": ""}, 2),
     ],
 )
-def test_number_user_and_network_are_locked_where_known(user, options, locks):
+def test_number_block_user_and_network_are_locked_where_known(user, options, locks):
     start(**{"user": user, "network": NETWORK} | options)
     assert StartLock.objects.count() == locks
 
 
 def test_locks_of_different_kinds_have_different_keys():
-    limits.lock(StartRequest(NUMBER, "LT", NUMBER, NUMBER, "", None))
-    assert StartLock.objects.count() == 3
+    limits.lock(StartRequest(NUMBER, "LT", NUMBER[:-4], NUMBER, "", None))
+    assert StartLock.objects.count() == 4
 
 
 def test_deleted_account_resets_no_limit_of_its_number(

@@ -257,15 +257,16 @@ def test_missing_network_is_neither_locked_nor_counted(
         post_start_from(api, address, number=f"+3706{n}345678") for n in range(3)
     ]
     assert codes_of(answers) == [202, 202, 202]
-    # The locks of three numbers and one user.
-    assert StartLock.objects.count() == 4
+    # The locks of three numbers, their blocks and one user.
+    assert StartLock.objects.count() == 7
     assert set(rows.values_list("network", flat=True)) == {""}
 
 
 @pytest.mark.django_db
 def test_start_locks_its_network(api, one_start_an_hour):
     post_start_from(api, "9.9.9.9")
-    assert StartLock.objects.count() == 3
+    # The locks of number, block, user and network.
+    assert StartLock.objects.count() == 4
 
 
 # The warning

@@ -61,7 +61,7 @@ def test_start_settles_the_late_rows_of_its_number(user, make, wire, status, end
 def test_lock_holds_no_number_in_clear(user, wire):
     start(user)
     keys = [lock.key for lock in StartLock.objects.all()]
-    assert [len(key) for key in keys] == [64, 64]
+    assert [len(key) for key in keys] == [64, 64, 64]
     assert NUMBER[1:] not in "".join(keys)
 
 

@@ -130,6 +130,17 @@ def test_starts_with_crossing_locks_exceed_no_limit(
         assert max(Counter(rows.values_list(field, flat=True)).values()) <= limit
 
 
+def test_50_starts_cannot_exceed_block_limit(users, at_once, settings):
+    settings.IDENFY_PHONE_SEND_LIMITS = {"block": ("3/h",)}
+    numbers = [f"{NUMBER[:-2]}{n}" for n in range(10, 60)]
+
+    def attempt(pair):
+        return status_or_code(*pair)
+
+    results = at_once(attempt, zip(users, numbers, strict=True))
+    assert Counter(results) == {"queued": 3, "limit_reached": 47}
+
+
 def test_clearing_number_between_starts_loses_no_lock(users, at_once, no_cooldown):
     def clear_or_start(n):
         if n % 10 == 0:
