@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
-from django.db import router
+from django.db import connections, router
 from django.utils.module_loading import import_string
 from phonenumbers import SUPPORTED_REGIONS
 
@@ -297,6 +297,38 @@ def check_abuse(**kwargs: Any) -> Iterator[CheckMessage]:
             f"{PREFIX}ALLOW_ANONYMOUS is on, with no limit by network and no guard.",
             f"Set {PREFIX}START_GUARD, such as a captcha, or a limit by network.",
         )
+
+
+@register(Tags.database)
+def check_durability(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> Iterator[CheckMessage]:
+    """Runs with ``migrate`` and with ``check --database``."""
+    using = primary_alias()
+    if using in (databases or ()) and not _is_durable(using):
+        yield _warning(
+            12,
+            "A crash of the database server may lose commits that it confirmed.",
+            "A send could then be paid twice. Set fsync = on (PostgreSQL), "
+            "innodb_flush_log_at_trx_commit = 1 (MariaDB, MySQL) or PRAGMA "
+            "synchronous = FULL (SQLite).",
+        )
+
+
+def _is_durable(using: str) -> bool:
+    queries = {
+        "postgresql": ("SHOW fsync", ("on",)),
+        "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", (1,)),
+        # FULL and EXTRA.
+        "sqlite": ("PRAGMA synchronous", (2, 3)),
+    }
+    connection = connections[using]
+    if connection.vendor not in queries:
+        return True
+    query, safe_values = queries[connection.vendor]
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchone()[0] in safe_values
 
 
 @register

@@ -14,8 +14,15 @@ from django.db import (
     connections,
     transaction,
 )
+from django.db.models import BooleanField, Q
+from django.db.models.expressions import RawSQL
 
 T = TypeVar("T")
+
+RAISE_SYNCHRONOUS_COMMIT = """
+    CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
+    THEN set_config('synchronous_commit', 'on', true) = 'on' ELSE true END
+"""
 
 MAX_TRIES = 6
 # How long a paid answer is written down over a lost connection.
@@ -51,6 +58,19 @@ def durable_transaction(using: str) -> Iterator[None]:
         raise RuntimeError("A durable transaction cannot run inside another one.")
     with transaction.atomic(using=using):
         yield
+
+
+def durable_commit(using: str) -> Q | RawSQL:
+    """A condition that is always true, and makes the commit of its UPDATE durable.
+
+    On PostgreSQL it raises ``synchronous_commit`` from "off" and "local" to "on" until
+    the transaction ends, and never lowers a stricter setting. It stands in the UPDATE,
+    since a statement of its own would cost a round trip. Other servers cannot change
+    that for one transaction.
+    """
+    if connections[using].vendor != "postgresql":
+        return Q()
+    return RawSQL(RAISE_SYNCHRONOUS_COMMIT, (), output_field=BooleanField())
 
 
 def retry_on_abort(work: Callable[[], T], using: str) -> T:

@@ -49,7 +49,7 @@ from django.utils import timezone
 
 from .conf import conf
 from .statuses import UNCOUNTED_FAILURES, Failure, Status
-from .transactions import durable_transaction, retry_on_abort
+from .transactions import durable_commit, durable_transaction, retry_on_abort
 
 if TYPE_CHECKING:
     from .models import PhoneVerification
@@ -138,14 +138,24 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         return retry_on_abort(update_and_fetch, self.db)
 
+    def _committing_durably(self) -> Self:
+        return self.filter(durable_commit(self.db))
+
     def start_sending(self, row: "PhoneVerification", now: datetime) -> bool:
-        """T1: lease a due row for SEND_LEASE. Joins the claim's transaction."""
-        changed = self.due_row(row.pk, now).update(
-            status=Status.SENDING,
-            send_attempts=F("send_attempts") + 1,
-            claimed_at=now,
-            lease_until=now + SEND_LEASE,
-            slot_reserved=False,
+        """T1: lease a due row for SEND_LEASE. Joins the claim's transaction.
+
+        The commit is durable: a crash that forgets it would send the row again.
+        """
+        changed = (
+            self.due_row(row.pk, now)
+            ._committing_durably()
+            .update(
+                status=Status.SENDING,
+                send_attempts=F("send_attempts") + 1,
+                claimed_at=now,
+                lease_until=now + SEND_LEASE,
+                slot_reserved=False,
+            )
         )
         return changed > 0
 
@@ -265,7 +275,8 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         """T7: spend one check before iDenfy is asked, one at a time.
 
         Returns None, and spends nothing, where the row is not this user's, its code is
-        not awaited or has expired, no checks are left, or a check is in flight.
+        not awaited or has expired, no checks are left, or a check is in flight. The
+        commit is durable: a crash that forgets it would give a guess back.
         """
         now = timezone.now()
         return (
@@ -276,6 +287,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
                 status=Status.SENT,
                 expires_at__gt=now,
             )
+            ._committing_durably()
             ._transition_and_fetch(
                 pk, checks=F("checks") + 1, checking_until=now + CHECK_LEASE
             )

@@ -1,0 +1,111 @@
+"""What was paid or spent is committed durably before iDenfy is asked."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.checks import Tags, run_checks
+from django.db import connection
+
+from django_idenfy_phone import delivery, services
+from support import brokers, postgres
+from support import wire as w
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def committed_with():
+    """The synchronous_commit of each transaction that changed a verification."""
+    if connection.vendor != "postgresql":
+        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+
+    def wrapper(execute, sql, *arguments):
+        result = execute(sql, *arguments)
+        if sql.startswith("UPDATE") and "phoneverification" in sql:
+            with connection.connection.cursor() as cursor:
+                cursor.execute("SHOW synchronous_commit")
+                found.append(cursor.fetchone()[0])
+        return result
+
+    found = []
+    with connection.execute_wrapper(wrapper):
+        yield found
+
+
+LEVELS = [
+    ("off", "on"),
+    ("local", "on"),
+    ("remote_write", "remote_write"),
+    ("on", "on"),
+    ("remote_apply", "remote_apply"),
+]
+
+
+def set_level(level):
+    connection.cursor().execute(f"SET synchronous_commit = {level}")
+
+
+def level_now():
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.parametrize(("level", "expected"), LEVELS)
+def test_claim_is_committed_durably(make, wire, committed_with, level, expected):
+    set_level(level)
+    assert delivery.claim(make("queued").pk).status == "sending"
+    assert (committed_with, level_now()) == ([expected], level)
+
+
+@pytest.mark.parametrize(("level", "expected"), LEVELS)
+def test_check_is_committed_durably(make, wire, committed_with, level, expected):
+    wire.will(w.answer(200, {"is_verified": False}))
+    row = make("sent")
+    set_level(level)
+    services.confirm_verification(row.pk, "1234", user=row.user)
+    assert (committed_with, level_now()) == ([expected, level], level)
+
+
+UNSAFE = {
+    "sqlite": ("PRAGMA synchronous = NORMAL", "PRAGMA synchronous = FULL"),
+    "mysql": (
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 2",
+        "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
+    ),
+}
+
+
+def own_ids():
+    messages = run_checks(tags=[Tags.database], databases=["default"])
+    return [each.id for each in messages if "W012" in each.id]
+
+
+def test_check_warns_of_a_database_that_may_lose_commits():
+    if connection.vendor not in UNSAFE:
+        pytest.skip("fsync of PostgreSQL cannot be changed in a test")
+    unsafe, safe = UNSAFE[connection.vendor]
+    ids = []
+    for statement in (unsafe, safe):
+        connection.cursor().execute(statement)
+        ids.append(own_ids())
+    connection.close()
+    assert ids == [["django_idenfy_phone.W012"], []]
+
+
+def test_crash_during_a_request_repeats_no_send_and_refunds_no_check(tmp_path):
+    pytest.importorskip("psycopg", reason="pip install psycopg to run this")
+    if not postgres.BINARIES:
+        pytest.skip("install postgresql to run this")
+    run = subprocess.run(
+        [sys.executable, "-P", Path(postgres.__file__).with_name("crash.py")],
+        cwd=tmp_path,
+        env=brokers.environment(),
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert json.loads(run.stdout) == {"/fraud/send-sms": 1, "/fraud/verify-sms": 3}
