@@ -11,6 +11,7 @@ from operator import or_
 from typing import TypeVar
 
 from django.conf import settings
+from django.core.validators import validate_slug
 from django.db import models, router
 from django.db.models import Q
 from django.utils import timezone
@@ -18,6 +19,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import pacing
 from .conf import Limit, conf
+from .fields import ExactCharField
 from .pacing import Pause
 from .phone import E164Field, mask
 from .statuses import (
@@ -75,7 +77,9 @@ class PhoneVerification(models.Model):
     region = models.CharField(_("region"), max_length=3)
     # The number less its last four digits.
     number_block = models.CharField(_("number block"), max_length=12)
-    purpose = models.SlugField(_("purpose"), default="", blank=True, db_index=False)
+    purpose = ExactCharField(
+        _("purpose"), max_length=50, default="", blank=True, validators=[validate_slug]
+    )
     # An IPv4 address, or an IPv6 network of 64 bits.
     network = models.CharField(_("network"), max_length=43, default="", blank=True)
     status = models.CharField(
@@ -89,7 +93,7 @@ class PhoneVerification(models.Model):
         _("iDenfy's identifier"), max_length=64, default="", blank=True
     )
     # Whoever holds it can have codes checked: it never leaves the server.
-    request_id = models.CharField(max_length=64, null=True, unique=True, editable=False)
+    request_id = ExactCharField(max_length=64, null=True, unique=True, editable=False)
     created_at = models.DateTimeField(_("created at"), default=timezone.now)
     send_by = models.DateTimeField(_("send by"))
     next_send_at = models.DateTimeField(_("next send at"), default=timezone.now)
@@ -112,7 +116,7 @@ class PhoneVerification(models.Model):
     )
     redeemed_at = models.DateTimeField(_("redeemed at"), null=True)
     # A keyed hash of user, purpose and key.
-    idempotency_key = models.CharField(
+    idempotency_key = ExactCharField(
         max_length=64, null=True, unique=True, editable=False
     )
 
@@ -211,7 +215,7 @@ class StartLock(models.Model):
     """What a start locks while it counts: a number, a user or a network."""
 
     # A keyed hash: see limits.
-    key = models.CharField(max_length=64, primary_key=True)
+    key = ExactCharField(max_length=64, primary_key=True)
     locked_at = models.DateTimeField()
     # Set by an operator: a number's earlier rows no longer count.
     cleared_at = models.DateTimeField(null=True)
@@ -223,7 +227,7 @@ class StartLock(models.Model):
         verbose_name_plural = _("start locks")
 
     def __str__(self) -> str:
-        return self.key[:8]
+        return str(self.key)[:8]
 
 
 class ProviderGate(models.Model):

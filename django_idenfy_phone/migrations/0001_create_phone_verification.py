@@ -1,10 +1,12 @@
 import uuid
 
+import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
 from django.conf import settings
 from django.db import migrations, models
 
+import django_idenfy_phone.fields
 import django_idenfy_phone.phone
 
 
@@ -43,7 +45,9 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "key",
-                    models.CharField(max_length=64, primary_key=True, serialize=False),
+                    django_idenfy_phone.fields.ExactCharField(
+                        max_length=64, primary_key=True, serialize=False
+                    ),
                 ),
                 ("locked_at", models.DateTimeField()),
                 ("cleared_at", models.DateTimeField(null=True)),
@@ -84,8 +88,12 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "purpose",
-                    models.SlugField(
-                        blank=True, db_index=False, default="", verbose_name="purpose"
+                    django_idenfy_phone.fields.ExactCharField(
+                        blank=True,
+                        default="",
+                        max_length=50,
+                        validators=[django.core.validators.validate_slug],
+                        verbose_name="purpose",
                     ),
                 ),
                 (
@@ -143,7 +151,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "request_id",
-                    models.CharField(
+                    django_idenfy_phone.fields.ExactCharField(
                         editable=False, max_length=64, null=True, unique=True
                     ),
                 ),
@@ -227,7 +235,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "idempotency_key",
-                    models.CharField(
+                    django_idenfy_phone.fields.ExactCharField(
                         editable=False, max_length=64, null=True, unique=True
                     ),
                 ),
