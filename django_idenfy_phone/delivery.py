@@ -25,7 +25,7 @@ from .exceptions import (
     RateLimited,
 )
 from .models import PhoneVerification, primary_alias
-from .statuses import Failure, Status
+from .statuses import KEY_REFUSED, Failure, Status
 from .transactions import (
     durable_transaction,
     in_transaction,
@@ -146,13 +146,15 @@ def _fail(row: PhoneVerification, error: IdenfyError) -> None:
     """T4 or T5."""
     failure = _failure_for(error)
     logger.warning("Verification %s: %s (%s).", row.pk, failure.value, error)
-    fail = partial(PhoneVerification.objects.fail, row, failure, error.identifier)
+    # A status 401 may come without an identifier, and the limits look for it.
+    code = KEY_REFUSED if isinstance(error, KeyRefused) else error.identifier
+    fail = partial(PhoneVerification.objects.fail, row, failure, code)
     if _write(fail):
         announce.failed([row.pk])
     if isinstance(error, AccountRefused):
         now, is_key_refused = timezone.now(), isinstance(error, KeyRefused)
-        note = partial(gate.note_account_fault, now, is_key_refused=is_key_refused)
-        if _write(note):
+        note = partial(gate.note_account_fault, row, now)
+        if _write(partial(note, is_key_refused=is_key_refused)):
             logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
 
 

@@ -12,13 +12,18 @@ from django.utils import timezone
 
 from . import pacing
 from .conf import conf
+from .hashing import keyed_hashes
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
 from .transactions import durable_transaction, retry_on_abort
 
 T = TypeVar("T")
 
-MAX_ACCOUNT_FAULTS = 3
+MIN_FAULTY_NUMBERS = 3
+MIN_FAULTY_OWNERS = 2
+# So many sources of one run are remembered.
+KEPT = 20
+SALT = "django_idenfy_phone.gate"
 ALARM_INTERVAL = timedelta(minutes=1)
 
 
@@ -94,18 +99,25 @@ def pause_checks(until: datetime) -> None:
     _change(pause)
 
 
-def note_account_fault(now: datetime, *, is_key_refused: bool) -> bool:
+def note_account_fault(
+    row: PhoneVerification, now: datetime, *, is_key_refused: bool
+) -> bool:
     """Count a refusal of the account.
 
-    All sends pause at once for a refused key, otherwise after MAX_ACCOUNT_FAULTS
-    refusals in a row: a single one may concern one destination only. Returns whether to
-    log an alarm, at most once in ALARM_INTERVAL.
+    All sends pause at once for a refused key. Otherwise they pause after refusals in a
+    row of MIN_FAULTY_NUMBERS numbers and MIN_FAULTY_OWNERS owners: fewer may concern
+    one destination, or one attacker. After a pause the run starts at zero. Returns
+    whether to log an alarm, at most once in ALARM_INTERVAL.
     """
 
     def note(gate: ProviderGate) -> bool:
         gate.account_faults += 1
-        if is_key_refused or gate.account_faults >= MAX_ACCOUNT_FAULTS:
+        source = _source_of(row)
+        if source not in gate.account_fault_sources:
+            gate.account_fault_sources = [*gate.account_fault_sources, source][-KEPT:]
+        if is_key_refused or _is_faulty(gate):
             gate.account_paused_until = now + pacing.ACCOUNT_PAUSE
+            gate.account_faults, gate.account_fault_sources = 0, []
         alarmed_at = gate.alarmed_at
         if alarmed_at and timedelta(0) <= now - alarmed_at < ALARM_INTERVAL:
             return False
@@ -115,10 +127,22 @@ def note_account_fault(now: datetime, *, is_key_refused: bool) -> bool:
     return _change(note)
 
 
+def _source_of(row: PhoneVerification) -> list[str]:
+    """Keyed hashes of the number, and of its user, or its network without a user."""
+    owner = f"network {row.network}" if row.user_id is None else f"user {row.user_id}"
+    return [keyed_hashes(SALT, value)[0] for value in (row.phone_number.as_e164, owner)]
+
+
+def _is_faulty(gate: ProviderGate) -> bool:
+    numbers = {number for number, _owner in gate.account_fault_sources}
+    owners = {owner for _number, owner in gate.account_fault_sources}
+    return len(numbers) >= MIN_FAULTY_NUMBERS and len(owners) >= MIN_FAULTY_OWNERS
+
+
 def note_success() -> None:
     """Set the count of account faults in a row to zero."""
     faulty = ProviderGate.objects.filter(pk=GATE_ID, account_faults__gt=0)
-    faulty.update(account_faults=0)
+    faulty.update(account_faults=0, account_fault_sources=[])
 
 
 def _change(change: Callable[[ProviderGate], T]) -> T:

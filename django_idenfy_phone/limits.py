@@ -30,6 +30,9 @@ from .transitions import PhoneVerificationQuerySet
 logger = logging.getLogger(__name__)
 
 SALT = "django_idenfy_phone.limits"
+# Limits of those who ask, in which also refusals of the account count for a while.
+OWN_KINDS = ("number", "user", "network")
+SHORT_WINDOW = timedelta(hours=1)
 
 # When a limit or cooldown ends, and the error to raise until then.
 Refusal = tuple[datetime, type[VerificationError]]
@@ -160,7 +163,7 @@ def _reached_limits(start: StartRequest, now: datetime) -> Iterator[Refusal]:
     """A limit of n is reached until the n-th newest row of its window has left it."""
     for kind, rows in _rows_by_kind(start).items():
         for limit in conf.SEND_LIMITS[kind]:
-            nth_newest = _nth_newest(rows, limit, now)
+            nth_newest = _nth_newest(kind, rows, limit, now)
             if nth_newest is not None:
                 # A person must look: it is an attack, or the host outgrew its limits.
                 if kind in ("block", "site"):
@@ -186,9 +189,15 @@ def _rows_by_kind(start: StartRequest) -> dict[str, PhoneVerificationQuerySet]:
 
 
 def _nth_newest(
-    rows: PhoneVerificationQuerySet, limit: Limit, now: datetime
+    kind: str, rows: PhoneVerificationQuerySet, limit: Limit, now: datetime
 ) -> datetime | None:
-    """When the n-th newest row of the window was created; None if there are fewer."""
-    newest = rows.counted().filter(created_at__gt=now - limit.window)
+    """When the n-th newest row of the window was created; None if there are fewer.
+
+    Refusals of the account count in short windows of those who caused them. They never
+    count for a block or the site: one account could shut out all others.
+    """
+    counts_refusals = kind in OWN_KINDS and limit.window <= SHORT_WINDOW
+    counted = rows.counted(with_account_refusals=counts_refusals)
+    newest = counted.filter(created_at__gt=now - limit.window)
     times = newest.order_by("-created_at").values_list("created_at", flat=True)
     return times[limit.sends - 1 : limit.sends].first()

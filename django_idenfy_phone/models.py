@@ -242,7 +242,9 @@ class ProviderGate(models.Model):
     sends_paused_until = models.DateTimeField(null=True)
     account_paused_until = models.DateTimeField(null=True)
     checks_paused_until = models.DateTimeField(null=True)
+    # Refusals of the account in a row, and keyed hashes of their numbers and owners.
     account_faults = models.PositiveIntegerField(default=0)
+    account_fault_sources = models.JSONField(default=list)
     alarmed_at = models.DateTimeField(null=True)
 
     objects = PrimaryManager["ProviderGate"]()

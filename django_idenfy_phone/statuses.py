@@ -37,7 +37,9 @@ OPEN_STATUSES = (Status.QUEUED, Status.SENDING, Status.SENT)
 ACCEPTED_STATUSES = (Status.SENT, Status.VERIFIED, Status.EXPIRED, Status.LOCKED)
 # Only a new start can help the user.
 ENDED_STATUSES = (Status.FAILED, Status.EXPIRED, Status.LOCKED)
-# Nothing was sent, and the user is not to blame: no limit counts such a row.
+# The provider_code of a row whose send met a wrong key or secret.
+KEY_REFUSED = "UNAUTHORIZED"
+# Nothing was sent, and the user is not to blame: such a row is not counted.
 UNCOUNTED_FAILURES = (
     Failure.ACCOUNT,
     Failure.UNREACHABLE,

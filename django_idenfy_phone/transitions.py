@@ -48,7 +48,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from .conf import conf
-from .statuses import UNCOUNTED_FAILURES, Failure, Status
+from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import durable_commit, durable_transaction, retry_on_abort
 
 if TYPE_CHECKING:
@@ -99,9 +99,17 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             anonymous if user_id is None else anonymous | Q(user_id=user_id)
         )
 
-    def counted(self) -> Self:
-        """Rows that sent, may have sent, or may still send an SMS."""
-        return self.exclude(status=Status.FAILED, failure__in=UNCOUNTED_FAILURES)
+    def counted(self, *, with_account_refusals: bool = False) -> Self:
+        """Rows that sent, may have sent, or may still send an SMS.
+
+        ``with_account_refusals`` adds those that iDenfy refused for contract or
+        credits, but not for the key.
+        """
+        uncounted = Q(status=Status.FAILED, failure__in=UNCOUNTED_FAILURES)
+        if with_account_refusals:
+            refused = Q(failure=Failure.ACCOUNT) & ~Q(provider_code=KEY_REFUSED)
+            uncounted &= ~refused
+        return self.exclude(uncounted)
 
     def due(self, now: datetime) -> Self:
         """Rows that may be sent now, if the gate gives a slot."""

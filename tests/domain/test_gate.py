@@ -189,6 +189,24 @@ def test_shorter_pause_does_not_end_a_longer_one():
     assert gate.current().sends_paused_until == now + MINUTE
 
 
+@pytest.fixture
+def queued_for(make, django_user_model):
+    """Make a queued row for a number and an owner, both given as digits."""
+
+    def queued_for(number, owner_number, owner="user"):
+        fields = {"phone_number": f"+3706123456{number}", "user": None}
+        if owner == "user":
+            name = f"user{owner_number}"
+            fields["user"], _is_new = django_user_model.objects.get_or_create(
+                username=name
+            )
+        else:
+            fields["network"] = f"9.9.9.{owner_number}"
+        return make("queued", **fields)
+
+    return queued_for
+
+
 @pytest.mark.parametrize(
     ("act", "faults"),
     [
@@ -202,21 +220,65 @@ def test_shorter_pause_does_not_end_a_longer_one():
         (w.refusal(400, "PARTNER_CONTRACT_ERROR"), 3),
     ],
 )
-def test_account_faults_pause_sends_for_a_minute(make, wire, act, faults):
+def test_account_faults_pause_sends_for_a_minute(queued_for, wire, act, faults):
     wire.will(act)
-    for _ in range(5):
-        delivery.deliver(make("queued").pk)
+    for n in range(5):
+        delivery.deliver(queued_for(n, n).pk)
     assert len(wire.requests) == faults
     assert statuses() == {"failed": faults, "queued": 5 - faults}
 
 
-def test_success_resets_the_count_of_account_faults(make, wire):
+@pytest.mark.parametrize(
+    ("sources", "requests"),
+    [
+        # Numbers and owners of each send.
+        ([(n, 0) for n in range(9)], 9),
+        ([(0, n) for n in range(9)], 9),
+        ([(n % 2, n) for n in range(9)], 9),
+        ([(0, 0), (1, 0), (2, 0), (3, 1), (4, 1)], 4),
+        ([(0, 0), (0, 1), (1, 1), (2, 1), (3, 1)], 4),
+    ],
+)
+@pytest.mark.parametrize("owner", ["user", "network"])
+def test_only_faults_of_three_numbers_and_two_owners_pause_sends(
+    queued_for, wire, owner, sources, requests
+):
+    wire.will(w.refusal(400, "PARTNER_CONTRACT_ERROR"))
+    for source in sources:
+        delivery.deliver(queued_for(*source, owner=owner).pk)
+    assert len(wire.requests) == requests
+
+
+def test_success_resets_the_count_of_account_faults(queued_for, wire):
     sent = [w.answer(200, {"request_id": f"{n:032}"}) for n in range(2)]
     refused = w.answer(403)
     wire.will(refused, refused, sent[0], refused, refused, sent[1])
-    for _ in range(6):
-        delivery.deliver(make("queued").pk)
+    for n in range(6):
+        delivery.deliver(queued_for(n, n).pk)
     assert len(wire.requests) == 6
+
+
+def test_count_of_account_faults_starts_at_zero_after_a_pause(queued_for, wire):
+    wire.will(w.answer(403))
+    first = [queued_for(n, n) for n in range(3)]
+    for row in first:
+        delivery.deliver(row.pk)
+    age(first[0], MINUTE)
+    for n in range(3, 7):
+        delivery.deliver(queued_for(n, n).pk)
+    assert len(wire.requests) == 6
+
+
+def test_one_account_that_is_refused_stops_no_other(api, make, wire, settings):
+    settings.IDENFY_PHONE_RESEND_COOLDOWN = (0,)
+    wire.will(w.refusal(400, "PARTNER_CONTRACT_ERROR"))
+    statuses = []
+    for n in range(9):
+        statuses.append(post_start(api, number=f"+3706123456{n}").status_code)
+        for row in rows.filter(status="queued"):
+            delivery.deliver(row.pk)
+    assert statuses == [202] * 5 + [429] * 4
+    assert services.start_verification("+37069999999", user=None).status == "queued"
 
 
 def test_sends_resume_after_an_account_pause(make, wire):

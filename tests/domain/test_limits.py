@@ -275,7 +275,38 @@ def test_row_that_may_have_sent_counts(set_limits, make, refusal, status, failur
 @pytest.mark.parametrize("failure", UNSENT_FAILURES)
 def test_unsent_row_does_not_count(set_limits, shared, user, kind, failure):
     set_limits(**{kind: ("1/h",)})
-    store_rows(3, HOUR, status="failed", failure=failure, **shared[kind])
+    fields = {"failure": failure, "provider_code": "UNAUTHORIZED"} | shared[kind]
+    store_rows(3, HOUR, status="failed", **fields)
+    assert start(user, network=NETWORK).status == "queued"
+
+
+REFUSED = {"status": "failed", "failure": "account", "provider_code": "BAD_CONTRACT"}
+
+
+@pytest.mark.parametrize("kind", ["number", "user", "network"])
+def test_account_refusal_counts_for_who_caused_it_for_an_hour(
+    set_limits, shared, refusal, kind
+):
+    set_limits(**{kind: ("3/h",)})
+    store_rows(3, HOUR, **REFUSED, **shared[kind])
+    assert refusal() == ("limit_reached", 20 * MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("block", "3/h"),
+        ("site", "3/h"),
+        ("number", "3/2h"),
+        ("user", "3/d"),
+        ("network", "3/61m"),
+    ],
+)
+def test_account_refusal_counts_for_no_other_limit(
+    set_limits, shared, user, kind, text
+):
+    set_limits(**{kind: (text,)})
+    store_rows(9, HOUR, **REFUSED, **shared[kind])
     assert start(user, network=NETWORK).status == "queued"
 
 
@@ -290,7 +321,7 @@ def test_unsent_rows_are_skipped(set_limits, refusal, shared, clock):
     set_limits(number=("2/h",))
     store_rows(2, HOUR, **shared["number"])
     clock.move(MINUTE)
-    store_rows(9, MINUTE, status="failed", failure="account", **shared["number"])
+    store_rows(9, MINUTE, status="failed", failure="too_late", **shared["number"])
     assert refusal() == ("limit_reached", 29 * MINUTE)
 
 

@@ -500,6 +500,21 @@ def test_sent_or_maybe_sent_row_is_counted(make, status, failure, counts):
     assert (rows.counted().exists(), row.is_counted) == (counts, counts)
 
 
+@pytest.mark.parametrize(
+    ("failure", "provider_code", "counts"),
+    [
+        ("account", "PARTNER_CONTRACT_ERROR", True),
+        ("account", "", True),
+        ("account", "UNAUTHORIZED", False),
+        ("too_late", "", False),
+        ("rate_limited", "TOO_MANY_REQUESTS", False),
+    ],
+)
+def test_account_refusal_is_counted_on_request(make, failure, provider_code, counts):
+    make("failed", failure=failure, provider_code=provider_code)
+    assert rows.counted(with_account_refusals=True).exists() is counts
+
+
 def test_verified_rows_are_found_by_user_and_number(make, user, django_user_model):
     make("verified")
     stranger = django_user_model.objects.create_user("rasa")
