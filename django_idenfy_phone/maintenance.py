@@ -22,26 +22,32 @@ MIN_BATCH = 200
 def sweep(
     dispatch: Callable[[uuid.UUID], bool], budget: timedelta = SWEEP_BUDGET
 ) -> None:
-    """Settle late rows, dispatch waiting ones, announce again what failed.
+    """Dispatch waiting rows, settle late ones, announce again what failed.
 
     Safe at any time; several sweeps may run at once. ``dispatch`` notifies a worker of
-    a row or sends it, and returns whether to go on. ``budget`` bounds dispatching and
-    announcing, not settling. The signals come last, since receivers may be slow.
-    Raises InsideTransaction.
+    a row or sends it, and returns whether to go on. What is left when ``budget`` is
+    over stays for the next sweep. Codes come first, and signals last, since receivers
+    may be slow. Raises InsideTransaction.
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
     give_up_at = time.monotonic() + budget.total_seconds()
-    failed = PhoneVerification.objects.settle()
     for pk in _due_batch():
         if not dispatch(pk) or time.monotonic() > give_up_at:
             break
+    ended, failed = PhoneVerification.objects.settle_slice()
+    while ended and time.monotonic() <= give_up_at:
+        ended, failed_now = PhoneVerification.objects.settle_slice()
+        failed += failed_now
     unannounced = PhoneVerification.objects.unannounced().order_by("announce_at")
     for pk in list(unannounced.values_list("pk", flat=True)):
         announce.verified(pk)
         if time.monotonic() > give_up_at:
             break
-    announce.failed(failed)
+    for pk in failed:
+        if time.monotonic() > give_up_at:
+            break
+        announce.failed([pk])
 
 
 def _due_batch() -> list[uuid.UUID]:

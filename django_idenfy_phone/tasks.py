@@ -35,7 +35,7 @@ def send_code(*args: Any, **kwargs: Any) -> None:
 
 @shared_task(name="django_idenfy_phone.sweep", ignore_result=True)
 def sweep() -> None:
-    """Every 30 s: settle late rows, notify workers of waiting rows, announce again."""
+    """Every 30 s: notify workers of waiting rows, settle late rows, announce again."""
     maintenance.sweep(notify_worker_blocking)
 
 

@@ -198,6 +198,18 @@ def test_settle_changes_no_other_rows(make, status, fields):
     assert outcome(row) == status
 
 
+def test_settle_slice_ends_rows_as_settle_does(make):
+    failing = {make("queued", send_by=ago(seconds=1)).pk for _ in range(2)}
+    failing.add(make("sending", lease_until=ago(seconds=1)).pk)
+    ending = [make("sent", checks=3), make("sent", expires_at=ago(seconds=1))]
+    kept = [make("queued"), make("sending"), make("sent"), make("verified")]
+    ended, failed = rows.settle_slice()
+    assert (ended, set(failed)) == (5, failing)
+    assert [outcome(row) for row in ending] == ["locked", "expired"]
+    assert [outcome(row) for row in kept] == ["queued", "sending", "sent", "verified"]
+    assert rows.settle_slice() == (0, [])
+
+
 def test_settle_returns_each_row_that_it_failed(make):
     late = {make("queued", send_by=ago(seconds=1)).pk for _ in range(2)}
     assert set(rows.settle()) == late
