@@ -2,8 +2,8 @@
 
 import math
 
+from django.http import HttpResponseBase
 from rest_framework.exceptions import APIException, ErrorDetail
-from rest_framework.response import Response
 
 from .. import exceptions as domain
 
@@ -35,12 +35,13 @@ def to_api_exception(error: domain.VerificationError) -> APIException:
     return exception
 
 
-def add_code(response: Response) -> None:
+def add_code(response: HttpResponseBase) -> None:
     """Add ``code`` and ``retry_after`` to ``{"detail": text}``, and to nothing else.
 
     ``retry_after`` repeats the header, which a cross-origin script cannot read.
     """
-    data = response.data
+    # A host's EXCEPTION_HANDLER may return a response of Django, which has no data.
+    data = getattr(response, "data", None)
     if not (isinstance(data, dict) and list(data) == ["detail"]):
         return
     if isinstance(data["detail"], ErrorDetail):

@@ -1,10 +1,14 @@
 import re
 import uuid
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 from django.db import OperationalError, connections
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.cache import add_never_cache_headers
+from django.utils.encoding import escape_uri_path
+from django.utils.http import escape_leading_slashes
 from django.views.decorators.debug import sensitive_variables
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -64,7 +68,7 @@ class StartView(VerificationView):
     purpose = ""
 
     @sensitive_variables("serializer")
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         serializer = StartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         start = StartRequest.build(
@@ -79,7 +83,8 @@ class StartView(VerificationView):
         )
         data = VerificationSerializer(row).data
         status = 202 if is_new else 200
-        return Response(data, status=status, headers=_location(row.pk))
+        url = _detail_url(request, row.pk)
+        return Response(data, status=status, headers={"Location": url} if url else None)
 
 
 @sensitive_variables("phone_number")
@@ -92,7 +97,9 @@ def run_guard(request: Request, phone_number: str) -> None:
 class StatusView(VerificationView):
     """GET: 200 and the verification."""
 
-    def get(self, request: Request, verification_id: str) -> Response:
+    def get(
+        self, request: Request, verification_id: object, *args: Any, **kwargs: Any
+    ) -> Response:
         row = services.get_verification(_parse_id(verification_id), user=request.user)
         return Response(VerificationSerializer(row).data)
 
@@ -101,7 +108,9 @@ class ConfirmView(VerificationView):
     """POST {"code"}: 200 and the verification, ``is_verified`` true or false."""
 
     @sensitive_variables("serializer", "code")
-    def post(self, request: Request, verification_id: str) -> Response:
+    def post(
+        self, request: Request, verification_id: object, *args: Any, **kwargs: Any
+    ) -> Response:
         pk = _parse_id(verification_id)
         serializer = ConfirmSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -110,16 +119,37 @@ class ConfirmView(VerificationView):
         return Response(VerificationSerializer(row).data)
 
 
-def _parse_id(text: str) -> uuid.UUID:
+def _parse_id(value: object) -> uuid.UUID:
+    # A text, or what the converter of a host's own route made of it.
+    text = str(value)
     # uuid.UUID would also take braces, "urn:uuid:" and missing hyphens.
     if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
         raise VerificationNotFound
     return uuid.UUID(text)
 
 
-def _location(pk: uuid.UUID) -> dict[str, str]:
+def _detail_url(request: Request, pk: uuid.UUID) -> str | None:
+    """Where the mount that answers this start shows the verification.
+
+    None for a host that routes the start view alone, without our urls.
+    """
+    # Beside the start, as in our urls: two mounts may share one namespace.
+    if _leads_to_status_view(f"{request.path_info.removesuffix('start/')}{pk}/"):
+        path = f"{request.path.removesuffix('start/')}{pk}/"
+        return escape_leading_slashes(escape_uri_path(path))
+    match = request.resolver_match
+    space, captured = (match.namespaces, match.kwargs) if match else ([], {})
+    ours = ["django_idenfy_phone", "detail"]
+    names = [[*space, "detail"], [*space, *ours], ours] if space else [ours]
+    for name, kwargs in product(names, [captured, {}]):
+        with suppress(NoReverseMatch):
+            return reverse(":".join(name), kwargs={**kwargs, "verification_id": pk})
+    return None
+
+
+def _leads_to_status_view(path: str) -> bool:
     try:
-        return {"Location": reverse("django_idenfy_phone:detail", args=[pk])}
-    except NoReverseMatch:
-        # A host that routes the views by hand, without our urls.
-        return {}
+        view: Any = resolve(path).func
+    except Resolver404:
+        return False
+    return issubclass(getattr(view, "cls", object), StatusView)

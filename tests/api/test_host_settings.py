@@ -4,8 +4,12 @@ import uuid
 
 import pytest
 from django.db import connections
+from rest_framework.exceptions import APIException
+from rest_framework.test import APIRequestFactory, force_authenticate
 
+from django_idenfy_phone.api.views import StartView
 from django_idenfy_phone.models import PhoneVerification
+from support.constants import NUMBER
 from support.steps import client_of, post_code, post_json, post_start, status_and_body
 from support.wire import answer
 
@@ -42,6 +46,18 @@ def test_host_may_set_retry_after_to_a_date(api, make, settings):
     refused = post_code(api, make("expired"))
     assert refused.json()["code"] == "expired"
     assert refused["Retry-After"].endswith("GMT")
+
+
+def test_host_may_answer_errors_by_a_response_of_django(api, settings):
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": "hosts.mounts.json_response"}
+    missing = api.get(f"/phone/{uuid.uuid4()}/")
+    assert status_and_body(missing) == (418, {"error": "not_found"})
+
+
+def test_error_that_the_host_does_not_handle_is_raised_as_it_is(api, settings):
+    settings.REST_FRAMEWORK = {"EXCEPTION_HANDLER": "hosts.mounts.nothing"}
+    with pytest.raises(APIException, match="There is no such verification"):
+        api.get(f"/phone/{uuid.uuid4()}/")
 
 
 # URLs and subclasses
@@ -85,6 +101,80 @@ def test_permission_class_of_a_subclass_refuses_other_users(
 def test_throttled_start_stores_nothing(api, custom_host, idenfy_sandbox):
     assert post_start(api, "/throttled/").status_code == 429
     assert not PhoneVerification.objects.exists()
+
+
+# Mounts: see hosts/mounts.py
+
+
+@pytest.fixture
+def mounts(settings):
+    settings.ROOT_URLCONF = "hosts.mounts"
+
+
+WITH_OUR_URLS = [
+    "/phone/",
+    "/again/phone/",
+    "/v2/phone/",
+    "/%C5%BD%20a%3F%2523/phone/",
+    "/7/lt/phone/",
+    "/v1/regex/",
+    "/option/",
+    "/uuid/",
+    "/nested/phone/",
+    "/deep/er/phone/",
+]
+
+
+@pytest.mark.parametrize("mount", WITH_OUR_URLS)
+def test_views_work_under_any_mount(api, mounts, idenfy_sandbox, mount):
+    started = post_start(api, f"{mount}start/")
+    assert started["Location"] == f"{mount}{started.json()['id']}/"
+    assert api.get(started["Location"]).json() == started.json()
+    body = {"code": idenfy_sandbox.code_for(NUMBER)}
+    confirmed = post_json(api, f"{started['Location']}confirm/", body)
+    assert confirmed.json()["is_verified"] is True
+
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("/token/begin/", "/token/codes/"),
+        ("/token/v2/begin/", "/token/v2/codes/"),
+        ("/by-hand/start/", "/by-hand/"),
+        ("/nested/sign-up/", "/nested/phone/"),
+        ("/deep/er/sign-up/", "/deep/er/phone/"),
+    ],
+)
+def test_location_stays_in_the_mount_of_the_host(
+    api, mounts, idenfy_sandbox, url, detail
+):
+    started = post_start(api, url)
+    assert started["Location"] == f"{detail}{started.json()['id']}/"
+    assert api.get(started["Location"]).json() == started.json()
+
+
+def test_location_keeps_the_script_name(api, mounts, idenfy_sandbox):
+    started = post_start(api, "/v2/phone/start/", SCRIPT_NAME="/shop")
+    assert started["Location"] == f"/shop/v2/phone/{started.json()['id']}/"
+
+
+def test_location_never_names_another_host(api, mounts, idenfy_sandbox):
+    started = post_start(api, "/", PATH_INFO="//example.com/start/")
+    assert started["Location"] == f"/%2Fexample.com/{started.json()['id']}/"
+
+
+def test_start_view_works_without_a_resolver(user, idenfy_sandbox):
+    request = APIRequestFactory().post("/x/", {"phone_number": NUMBER}, "json")
+    force_authenticate(request, user)
+    started = StartView.as_view()(request)
+    assert started["Location"] == f"/phone/{started.data['id']}/"
+
+
+@pytest.mark.parametrize("tail", ["", "confirm/"])
+def test_unknown_id_under_a_captured_argument_answers_404(api, mounts, tail):
+    url = f"/v2/phone/{uuid.uuid4()}/{tail}"
+    missing = post_json(api, url, {"code": "1234"}) if tail else api.get(url)
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
 
 
 # ATOMIC_REQUESTS

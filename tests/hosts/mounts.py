@@ -1,0 +1,63 @@
+"""A host project that mounts the API in many ways at once."""
+
+from django.http import JsonResponse
+from django.urls import include, path, re_path
+from rest_framework.authentication import TokenAuthentication
+
+from django_idenfy_phone.api.views import ConfirmView, StartView, StatusView
+
+OURS = "django_idenfy_phone.urls"
+
+
+class ByToken:
+    authentication_classes = (TokenAuthentication,)
+
+
+class TokenStartView(ByToken, StartView):
+    pass
+
+
+class TokenStatusView(ByToken, StatusView):
+    pass
+
+
+def json_response(exc, context):
+    """An exception handler that does not use the responses of DRF."""
+    return JsonResponse({"error": exc.get_codes()}, status=418)
+
+
+def nothing(exc, context):
+    """An exception handler that handles no exception."""
+
+
+token_urls = [
+    path("begin/", TokenStartView.as_view(), name="start"),
+    path("codes/<uuid:verification_id>/", TokenStatusView.as_view(), name="detail"),
+]
+accounts_urls = [
+    path("sign-up/", StartView.as_view(purpose="signup")),
+    path("phone/", include(OURS)),
+]
+uuid_urls = [
+    path("start/", StartView.as_view()),
+    path("<uuid:verification_id>/", StatusView.as_view()),
+    path("<uuid:verification_id>/confirm/", ConfirmView.as_view()),
+]
+
+urlpatterns = [
+    path("phone/", include(OURS)),
+    path("again/phone/", include(OURS)),
+    path("<str:version>/phone/", include(OURS)),
+    path("<int:shop>/<slug:lang>/phone/", include(OURS, namespace="shop")),
+    re_path(r"^(v[0-9])/regex/", include(OURS)),
+    # A path that begins with two slashes.
+    re_path("^(?P<anything>/[^/]+)/", include(OURS)),
+    path("option/", include(OURS, namespace="option"), {"site": 7}),
+    path("uuid/", include(uuid_urls)),
+    path("nested/", include((accounts_urls, "accounts"))),
+    path("deep/", include(([path("er/", include((accounts_urls, "a")))], "b"))),
+    path("token/", include((token_urls, "token"))),
+    path("token/<str:version>/", include((token_urls, "token"), namespace="versioned")),
+    path("by-hand/start/", TokenStartView.as_view()),
+    path("by-hand/<str:verification_id>/", TokenStatusView.as_view()),
+]
