@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from . import services
-from .exceptions import NotVerified
+from .exceptions import NotVerified, UnknownUser
 from .models import PhoneVerification
 
 
@@ -30,5 +30,8 @@ class VerifiedPhoneField(forms.UUIDField):
             return None
         try:
             return services.get_proof(pk, user=self.user, purpose=self.purpose)
-        except NotVerified as error:
-            raise forms.ValidationError(str(error.message), code=error.code) from error
+        except (NotVerified, UnknownUser) as error:
+            # No proof can belong to a user who is not in the database.
+            raise forms.ValidationError(
+                str(NotVerified.message), code=NotVerified.code
+            ) from error

@@ -1,10 +1,12 @@
 """A request to start a verification, and the user id of any caller."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Self
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
+from django.db.models.fields import AutoFieldMixin, IntegerField
 from django.views.decorators.debug import sensitive_variables
 
 from . import phone
@@ -15,14 +17,41 @@ def user_id_of(user: Any) -> Any:
     """The primary key of a logged-in user; None for None or an anonymous user.
 
     By primary key, so that users who exist only in a token work. Raises UnknownUser for
-    a key that no user of this project can have.
+    a key that no user of this project can have, and for a login without a key.
     """
     if user is None or not user.is_authenticated:
         return None
     try:
-        return get_user_model()._meta.pk.to_python(user.pk)
-    except ValidationError:
+        user_id = _key_field().to_python(user.pk)
+        _key_field().run_validators(user_id)
+        is_possible = _is_possible(user_id, user.pk)
+    except (ValidationError, ValueError, OverflowError):
         raise UnknownUser from None
+    if not is_possible:
+        raise UnknownUser
+    return user_id
+
+
+def _key_field() -> Any:
+    """The primary key of the user model; its parent's where it inherits one."""
+    field: Any = get_user_model()._meta.pk
+    while field.remote_field:
+        field = field.target_field
+    return field
+
+
+def _is_possible(user_id: Any, written: object) -> bool:
+    field = _key_field()
+    if user_id in field.empty_values:
+        return False
+    if isinstance(field, AutoFieldMixin) and user_id < 1:
+        # An automatic key begins at 1, and MySQL refuses a 0.
+        return False
+    if isinstance(field, IntegerField):
+        # int() takes True, 1.9 and a UUID too: they would be another user's key.
+        return str(user_id) == str(written)
+    # PostgreSQL stores no NUL, and no database half of a surrogate pair.
+    return not re.search("[\0\ud800-\udfff]", str(user_id))
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,7 +4,7 @@ from typing import Any
 from rest_framework import serializers
 
 from .. import checking, phone, services
-from ..exceptions import InvalidCode, NotVerified, NumberNotSupported
+from ..exceptions import InvalidCode, NotVerified, NumberNotSupported, UnknownUser
 
 
 class PhoneNumberField(serializers.Field[str, str, str, Any]):
@@ -56,8 +56,9 @@ class VerifiedPhoneField(serializers.UUIDField):
         user = request.user if request else None
         try:
             return services.get_proof(pk, user=user, purpose=self.purpose)
-        except NotVerified as error:
-            self.fail(error.code)
+        except (NotVerified, UnknownUser):
+            # No proof can belong to a user who is not in the database.
+            self.fail(NotVerified.code)
 
 
 class UTCDateTimeField(serializers.DateTimeField):
