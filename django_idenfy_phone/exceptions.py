@@ -65,8 +65,12 @@ class VerificationError(Exception):
     message: str | Promise = ""
 
     def __init__(self, *, retry_after: timedelta | None = None) -> None:
-        super().__init__(self.message)
+        # No arguments: unpickling would pass them by position.
+        super().__init__()
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.message)
 
 
 class NumberNotSupported(VerificationError):
