@@ -21,7 +21,7 @@ from . import pacing
 from .conf import Limit, conf
 from .fields import ExactCharField
 from .pacing import Pause
-from .phone import E164Field, mask
+from .phone import E164Field, mask, written
 from .statuses import (
     ENDED_STATUSES,
     OPEN_STATUSES,
@@ -165,7 +165,7 @@ class PhoneVerification(models.Model):
     @property
     def masked_number(self) -> str:
         """Such as "+370******67"."""
-        return mask(self.phone_number.as_e164)
+        return mask(written(self.phone_number))
 
     @property
     def checks_left(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import phonenumbers
 from django.conf import settings
 from phonenumber_field.modelfields import PhoneNumberField
+from phonenumber_field.phonenumber import PhoneNumber
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from .conf import conf
@@ -14,6 +15,9 @@ from .exceptions import NumberNotSupported
 # libphonenumber also accepts NUL, zero-width spaces, digits of other scripts, letters,
 # "tel:" and extensions. A leading "00" means "+" in some countries only.
 _WRITTEN = re.compile(r"(?![ ().-]*0[ ().-]*0)\+?[0-9(][0-9 ().-]{1,30}", re.ASCII)
+
+# A plus sign and 15 digits.
+MAX_E164 = 16
 
 NUMBER_TYPES = {
     PhoneNumberType.to_string(number_type).lower().replace("_", "-"): number_type
@@ -46,9 +50,11 @@ def parse(text: object) -> Number:
     except phonenumbers.NumberParseException:
         raise NumberNotSupported from None
     region = phonenumbers.region_code_for_number(number)
-    if region is None or not _is_supported(number, region):
+    e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    # libphonenumber knows longer ones in Germany.
+    if len(e164) > MAX_E164 or region is None or not _is_supported(number, region):
         raise NumberNotSupported
-    return Number(phonenumbers.format_number(number, PhoneNumberFormat.E164), region)
+    return Number(e164, region)
 
 
 def _is_supported(number: phonenumbers.PhoneNumber, region: str) -> bool:
@@ -61,19 +67,31 @@ def _is_supported(number: phonenumbers.PhoneNumber, region: str) -> bool:
     return number_type in [NUMBER_TYPES[name] for name in conf.NUMBER_TYPES]
 
 
-def mask(e164: str) -> str:
-    """Show only the calling code and the last two digits: "+370******67"."""
-    calling_code = phonenumbers.parse(e164).country_code
-    head = f"+{calling_code}"
-    return f"{head}{'*' * (len(e164) - len(head) - 2)}{e164[-2:]}"
+def written(value: PhoneNumber | str) -> str:
+    """E.164; for a stored text that is no valid number, that text as it is."""
+    if isinstance(value, PhoneNumber):
+        return str(value.as_e164 if value.is_valid() else value.raw_input or "")
+    return value
+
+
+def mask(text: str) -> str:
+    """Show only the calling code and the last two digits: "+370******67".
+
+    Of a text that is no number, only the last two characters.
+    """
+    try:
+        calling_code = f"+{phonenumbers.parse(text).country_code}"
+    except phonenumbers.NumberParseException:
+        calling_code = ""
+    head = calling_code if text.startswith(calling_code) else ""
+    rest = text[len(head) :]
+    tail = rest[-2:] if len(rest) > 3 else ""
+    return f"{head}{'*' * (len(rest) - len(tail))}{tail}"
 
 
 class E164Field(PhoneNumberField):  # type: ignore[misc]
-    """A PhoneNumberField that stores E.164 whatever PHONENUMBER_DB_FORMAT says."""
+    """A PhoneNumberField that stores and dumps E.164 whatever the settings say."""
 
     def get_prep_value(self, value: Any) -> str | None:
         number = self.to_python(value)
-        if not number:
-            return None
-        text: str = number.as_e164 if number.is_valid() else number.raw_input
-        return text
+        return written(number) if number else None

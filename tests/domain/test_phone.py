@@ -166,6 +166,20 @@ def test_number_types_have_the_names_of_the_setting():
     ]
 
 
+@pytest.mark.parametrize("digits", [13, 14, 15])
+def test_more_than_15_digits_are_no_number(settings, digits):
+    settings.IDENFY_PHONE_REGIONS = ["DE"]
+    settings.IDENFY_PHONE_NUMBER_TYPES = ["fixed-line"]
+    number = "+4930" + "1" * (digits - 2)
+    longest = phonenumbers.parse(number)
+    assert phonenumbers.is_valid_number(longest)
+    if digits == 13:
+        assert phone.parse(number) == (number, "DE")
+    else:
+        with pytest.raises(NumberNotSupported):
+            phone.parse(number)
+
+
 # mask
 
 
@@ -180,6 +194,25 @@ def test_number_types_have_the_names_of_the_setting():
 )
 def test_mask_shows_the_calling_code_and_two_digits(number, masked):
     assert phone.mask(number) == masked
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("garbage123", "********23"),
+        ("tel:+37061234567", "**************67"),
+        ("+99912345678", "**********78"),
+        ("+3706123", "+370**23"),
+        ("+37061", "+370**"),
+        ("+370", "**70"),
+        ("123", "***"),
+        ("7", "*"),
+        ("", ""),
+        ("\ud800<b>", "**b>"),
+    ],
+)
+def test_mask_of_other_text_shows_its_last_two_characters(text, masked):
+    assert phone.mask(text) == masked
 
 
 @pytest.mark.parametrize("region", REGIONS)

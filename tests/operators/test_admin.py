@@ -4,11 +4,15 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import connection
+from django.utils.html import escape
 
+from django_idenfy_phone import phone
 from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.testing import age
 from support.constants import NUMBER
-from support.steps import MASKED_NUMBER
+from support.steps import MASKED_NUMBER, detail_url
 
 pytestmark = pytest.mark.django_db
 
@@ -55,6 +59,37 @@ def test_admin_shows_why_a_send_failed(make, admin_client):
     page = admin_client.get(f"{LIST_URL}{row.pk}/change/").content.decode()
     assert "number refused by iDenfy" in page
     assert "BAD_VALUE" in page
+
+
+UNREADABLE = ["garbage123", "+370", "+99912345678", "0 612 34567", "<b>%s{}", "x", ""]
+
+
+@pytest.fixture(params=UNREADABLE)
+def unreadable(request, row):
+    """A row whose number was written by something else than this app."""
+    name = connection.ops.quote_name(row._meta.db_table)
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {name} SET phone_number = %s", [request.param])
+    row.refresh_from_db()
+    return row
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_admin_pages_show_a_row_without_a_readable_number(
+    admin_client, admin_user, unreadable, page
+):
+    LogEntry.objects.log_actions(admin_user.pk, [unreadable], CHANGE, "looked")
+    response = admin_client.get(LIST_URL + page.format(unreadable.pk))
+    assert response.status_code == 200
+    text = "looked" if "history" in page else escape(unreadable.masked_number)
+    assert text in response.content.decode()
+
+
+def test_row_without_a_readable_number_is_shown_masked(api, unreadable):
+    text = phone.written(unreadable.phone_number)
+    shown = api.get(detail_url(unreadable)).json()["phone_number"]
+    assert shown == unreadable.masked_number == phone.mask(text)
+    assert str(unreadable) == f"{unreadable.pk} (verified)"
 
 
 @pytest.mark.parametrize("page", PAGES)
