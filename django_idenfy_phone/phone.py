@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import phonenumbers
 from django.conf import settings
+from django.db import models
 from phonenumber_field.modelfields import PhoneNumberField
 from phonenumber_field.phonenumber import PhoneNumber
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
@@ -95,3 +96,7 @@ class E164Field(PhoneNumberField):  # type: ignore[misc]
     def get_prep_value(self, value: Any) -> str | None:
         number = self.to_python(value)
         return written(number) if number else None
+
+    def value_to_string(self, obj: models.Model) -> str:
+        """For dumpdata: loaddata must find the same number again."""
+        return written(self.value_from_object(obj))

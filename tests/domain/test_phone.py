@@ -5,6 +5,7 @@ import traceback
 
 import phonenumbers
 import pytest
+from django.core import serializers
 from django.db import connection
 from django.db.models import TextField
 from django.db.models.functions import Cast
@@ -303,3 +304,37 @@ def test_field_is_a_phone_number_field():
     field = PhoneVerification._meta.get_field("phone_number")
     assert isinstance(field, PhoneNumberField)
     assert field.deconstruct()[1] == "django_idenfy_phone.phone.E164Field"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("db_format", FORMATS)
+@pytest.mark.parametrize("default_format", FORMATS)
+@pytest.mark.parametrize("serializer", ["json", "xml", "jsonl", "python"])
+def test_dump_and_load_keep_e164(
+    settings, make, stored_numbers, default_format, db_format, serializer
+):
+    settings.PHONENUMBER_DEFAULT_FORMAT = default_format
+    settings.PHONENUMBER_DB_FORMAT = db_format
+    settings.PHONENUMBER_DEFAULT_REGION = "GB"
+    row = make()
+    dump = serializers.serialize(serializer, [row])
+    assert NUMBER in str(dump)
+    row.delete()
+    for loaded in serializers.deserialize(serializer, dump):
+        loaded.save()
+    assert stored_numbers() == [NUMBER]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("default_format", FORMATS)
+@pytest.mark.parametrize("text", ["garbage123", "+3706123", "0 612 34567"])
+def test_dump_and_load_keep_a_text_that_is_no_number(
+    settings, make, stored_numbers, default_format, text
+):
+    settings.PHONENUMBER_DEFAULT_FORMAT = default_format
+    row = make(phone_number=text)
+    dump = serializers.serialize("json", [row])
+    row.delete()
+    for loaded in serializers.deserialize("json", dump):
+        loaded.save()
+    assert stored_numbers() == [text]
