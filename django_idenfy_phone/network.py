@@ -6,59 +6,102 @@ settings, so REST framework itself is not needed.
 
 import ipaddress
 import logging
+from datetime import datetime, timedelta
 from functools import cache
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 from django.conf import settings
+from django.utils import timezone
 
-from .conf import conf
+from .conf import PREFIX, conf
 
 logger = logging.getLogger(__name__)
 
+# The one network of all clients whose address a configured proxy does not tell.
+UNKNOWN = "unknown"
+BAD_HEADER = "X-Forwarded-For, as far as NUM_PROXIES says"
+BAD_FUNCTION = f"the result of {PREFIX}CLIENT_NETWORK"
+# Their last 32 bits are an IPv4 address: compatible, mapped, translated, NAT64.
+EMBEDDING_NETWORKS = [
+    IPv6Network(each)
+    for each in (
+        "::/96",
+        "::ffff:0:0/96",
+        "::ffff:0:0:0/96",
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+    )
+]
+
 
 def client_network(request: Any) -> str:
-    """An IPv4 address, an IPv6 /64, or "" for an address that identifies no client.
+    """An IPv4 address, an IPv6 /64, "unknown", or "" where no limit applies.
 
-    Calls CLIENT_NETWORK where it is set.
+    "" is a private, loopback or missing address. "unknown" is one network, shared by
+    all clients for whom a configured proxy names no readable address. Calls
+    CLIENT_NETWORK where it is set.
     """
-    custom = conf.CLIENT_NETWORK
-    text = custom(request) if custom else _address(request)
-    network = normalise(text)
-    if not network:
+    text, proxy = _address(request)
+    address = read_address(text)
+    if address is None and proxy:
+        _report_unreadable(proxy)
+        return UNKNOWN
+    if address is None or not address.is_global:
         _warn_once()
-    return network
-
-
-def _address(request: Any) -> str:
-    """REMOTE_ADDR, or X-Forwarded-For exactly as far as NUM_PROXIES says.
-
-    A client can write the entries further left.
-    """
-    rest_framework: dict[str, Any] = getattr(settings, "REST_FRAMEWORK", None) or {}
-    proxies = rest_framework.get("NUM_PROXIES") or 0
-    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
-    if not proxies or not forwarded:
-        return str(request.META.get("REMOTE_ADDR", ""))
-    return str(forwarded).split(",")[-proxies:][0].strip()
-
-
-def normalise(text: str) -> str:
-    """An IPv4 address as it is, an IPv6 address as its /64.
-
-    "" for a private, loopback or otherwise not global address, and for other text.
-    """
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
         return ""
-    if isinstance(address, ipaddress.IPv6Address):
-        address = address.ipv4_mapped or address
-    if not address.is_global:
-        return ""
-    if address.version == 4:
+    if isinstance(address, IPv4Address):
         return str(address)
     # A subscriber has a whole /64, and could be a new client with every address.
-    return str(ipaddress.ip_network((address.packed[:8] + bytes(8), 64)))
+    return str(IPv6Network((address.packed[:8] + bytes(8), 64)))
+
+
+def _address(request: Any) -> tuple[str, str]:
+    """The client's address as it is written, and which proxy setting it came by.
+
+    That is "" for REMOTE_ADDR, and where CLIENT_NETWORK knows no address.
+    X-Forwarded-For is read exactly as far as NUM_PROXIES says: a client can write the
+    entries further left.
+    """
+    if custom := conf.CLIENT_NETWORK:
+        text = custom(request)
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{PREFIX}CLIENT_NETWORK must return text, not {type(text).__name__}."
+            )
+        return text, BAD_FUNCTION if text else ""
+    rest_framework: dict[str, Any] = getattr(settings, "REST_FRAMEWORK", None) or {}
+    proxies = rest_framework.get("NUM_PROXIES") or 0
+    forwarded = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
+    if not proxies or not forwarded:
+        return str(request.META.get("REMOTE_ADDR", "")), ""
+    return forwarded.split(",")[-proxies:][0], BAD_HEADER
+
+
+def read_address(text: str) -> IPv4Address | IPv6Address | None:
+    """The address that a proxy or a socket wrote, in whatever form.
+
+    It may have a port, brackets, a zone, quotes and spaces, and an IPv6 address may
+    hold an IPv4 one. None for any other text.
+    """
+    text = text.strip(" \t\"'")
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1 or (text.count(":") == 8 and "::" not in text):
+        text = text.rpartition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return _embedded(address) if isinstance(address, IPv6Address) else address
+
+
+def _embedded(address: IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address inside an IPv6 one, else the IPv6 address itself."""
+    if any(address in each for each in EMBEDDING_NETWORKS):
+        return IPv4Address(address.packed[-4:])
+    teredo = address.teredo
+    return address.sixtofour or (teredo[1] if teredo else address)
 
 
 @cache
@@ -67,3 +110,19 @@ def _warn_once() -> None:
         "A client came from a private, loopback or unknown address: the limits by "
         "network do not apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
     )
+
+
+_reported_at: dict[str, datetime] = {}
+
+
+def _report_unreadable(proxy: str) -> None:
+    """Once a minute in each process: a client could cause an error a request."""
+    now = timezone.now()
+    last = _reported_at.get(proxy)
+    if last is None or abs(now - last) >= timedelta(minutes=1):
+        _reported_at[proxy] = now
+        logger.error(
+            'No address can be read in %s: such clients count in one network, "%s".',
+            proxy,
+            UNKNOWN,
+        )

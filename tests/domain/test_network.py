@@ -1,5 +1,8 @@
 """Limits count a client under its true network, whatever headers it sends."""
 
+from datetime import timedelta
+from ipaddress import ip_address
+
 import pytest
 from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
@@ -17,12 +20,21 @@ NO_NETWORK = (
     "A client came from a private, loopback or unknown address: the limits by "
     "network do not apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
 )
+UNREADABLE_HEADER = (
+    "No address can be read in X-Forwarded-For, as far as NUM_PROXIES says: such "
+    'clients count in one network, "unknown".'
+)
+UNREADABLE_RESULT = (
+    "No address can be read in the result of IDENFY_PHONE_CLIENT_NETWORK: such "
+    'clients count in one network, "unknown".'
+)
 BANNER = "The newest start has no client network"
 
 
 @pytest.fixture(autouse=True)
 def _fresh_process():
     network._warn_once.cache_clear()
+    network._reported_at.clear()
 
 
 @pytest.fixture
@@ -86,6 +98,56 @@ def test_network_is_an_ipv4_address_or_an_ipv6_subnet(address, expected):
     assert network_of(address) == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("9.9.9.9:50000", "9.9.9.9"),
+        ("9.9.9.9:", "9.9.9.9"),
+        ("9.9.9.9:_hidden", "9.9.9.9"),
+        ("[9.9.9.9]:443", "9.9.9.9"),
+        (" 9.9.9.9 ", "9.9.9.9"),
+        ("\t9.9.9.9", "9.9.9.9"),
+        ('"9.9.9.9"', "9.9.9.9"),
+        ("'9.9.9.9:443'", "9.9.9.9"),
+        ('"9.9.9.9:443"', "9.9.9.9"),
+        ("[2606:4700::1]:443", "2606:4700::/64"),
+        ("[2606:4700::1]", "2606:4700::/64"),
+        ('"[2606:4700::1]:443"', "2606:4700::/64"),
+        ('" [2606:4700::1] "', "2606:4700::/64"),
+        ("2606:4700:1:2:3:4:5:6:443", "2606:4700:1:2::/64"),
+        ("2606:4700:1:2:3:4:5::", "2606:4700:1:2::/64"),
+        ("2606:4700::1%eth0", "2606:4700::/64"),
+        ("[2606:4700::1%25eth0]:443", "2606:4700::/64"),
+        # IPv4 inside IPv6: mapped, compatible, translated, NAT64, 6to4, Teredo
+        ("::ffff:9.9.9.9", "9.9.9.9"),
+        ("[::ffff:9.9.9.9]:443", "9.9.9.9"),
+        ("::ffff:9.9.9.9%eth0", "9.9.9.9"),
+        ("0:0:0:0:0:FFFF:909:909", "9.9.9.9"),
+        ("::9.9.9.9", "9.9.9.9"),
+        ("::ffff:0:9.9.9.9", "9.9.9.9"),
+        ("64:ff9b::9.9.9.9", "9.9.9.9"),
+        ("64:ff9b:1::9.9.9.9", "9.9.9.9"),
+        ("2002:909:909::1", "9.9.9.9"),
+        ("2002:909:909:ffff::1", "9.9.9.9"),
+        ("2001:0:4136:e378:8000:63bf:f6f6:f6f6", "9.9.9.9"),
+        ("64:ff9b::10.0.0.1", ""),
+        ("2002:a00:1::1", ""),
+        ("127.0.0.1:50000", ""),
+        ("[::1]:50000", ""),
+    ],
+)
+def test_every_form_of_an_address_means_the_address(set_num_proxies, written, expected):
+    assert network_of(written) == expected
+    set_num_proxies(1)
+    assert network_of("10.0.0.2", f"1.1.1.1, {written}") == expected
+
+
+UNREADABLE = [
+    *["unix:", "localhost", "example.com", "9.9.9", "9.9.9.9.9", "9.9.9.256"],
+    *["09.9.9.9", "0x9.9.9.9", "168430089", "9.9.9.9/32", "9.9.9.9\n", "9.9.9.9\0"],
+    *["٩.9.9.9", "-1", "%s", "2606:4700::1::", "2606:4700:::", "g::1"],
+    *["2606:4700::/64", "unknown", "_hid", "[]:443", "[", '"', "for=9.9.9.9", ":"],
+]
 NO_CLIENT = [
     "",
     " ",
@@ -98,11 +160,7 @@ NO_CLIENT = [
     *["100.64.0.0", "100.64.0.1", "100.127.255.255"],
     # Reserved for documentation
     *["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"],
-    # Not an address
-    *["unix:", "localhost", "example.com", "9.9.9.9:443", "[2606:4700::1]:443"],
-    *["9.9.9", "9.9.9.9.9", "9.9.9.256", "09.9.9.9", "0x9.9.9.9", "168430089"],
-    *["9.9.9.9/32", "9.9.9.9 ", "9.9.9.9\n", "9.9.9.9\0", "٩.9.9.9", "-1", "%s"],
-    *["2606:4700::1::", "2606:4700:::", "g::1", "2606:4700::/64", "unknown", "_hid"],
+    *UNREADABLE,
 ]
 
 
@@ -198,6 +256,35 @@ def test_start_is_accepted_with_any_x_forwarded_for(
     assert post_start_from(api, NEAR, forwarded).status_code == 202
 
 
+# Addresses of a configured proxy that cannot be read
+
+
+@pytest.mark.parametrize("forwarded", [*UNREADABLE, ",", " , ", f"{CLIENT}, "])
+def test_unreadable_address_of_a_proxy_is_the_unknown_network(
+    set_num_proxies, forwarded, caplog
+):
+    set_num_proxies(1)
+    assert network_of(NEAR, forwarded) == "unknown"
+    assert logged_messages(caplog) == [("ERROR", UNREADABLE_HEADER)]
+
+
+@pytest.mark.parametrize("returned", [*UNREADABLE, " "])
+def test_unreadable_result_of_client_network_is_the_unknown_network(
+    settings, returned, caplog
+):
+    settings.IDENFY_PHONE_CLIENT_NETWORK = lambda request: returned
+    assert network_of() == "unknown"
+    assert logged_messages(caplog) == [("ERROR", UNREADABLE_RESULT)]
+
+
+def test_unreadable_address_is_logged_once_a_minute(set_num_proxies, caplog, clock):
+    set_num_proxies(1)
+    for seconds in (0, 1, 58, 1):
+        clock.now += timedelta(seconds=seconds)
+        network_of(NEAR, f"hidden-{seconds}")
+    assert logged_messages(caplog) == [("ERROR", UNREADABLE_HEADER)] * 2
+
+
 # Limits by network
 
 
@@ -240,12 +327,25 @@ def test_spoofed_header_does_not_fill_the_limit_of_others(
         ("2606:4700:1:2::1", "2606:4700:1:2:ffff::1", "limit_reached"),
         ("2606:4700:1:2::1", "2606:4700:1:3::1", 202),
         ("9.9.9.9", "::ffff:9.9.9.9", "limit_reached"),
+        ("9.9.9.9", "9.9.9.9:50000", "limit_reached"),
+        ("9.9.9.9", "64:ff9b::9.9.9.9", "limit_reached"),
         ("9.9.9.9", "9.9.9.10", 202),
     ],
 )
 def test_each_subscriber_has_one_limit(api, one_start_an_hour, one, other, code):
     answers = [post_start_from(api, one), post_start_from(api, other, number=OTHER)]
     assert codes_of(answers) == [202, code]
+
+
+@pytest.mark.django_db
+def test_clients_with_unreadable_addresses_have_one_limit(
+    api, one_start_an_hour, set_num_proxies
+):
+    set_num_proxies(1)
+    first = post_start_from(api, NEAR, "hidden")
+    second = post_start_from(api, NEAR, "9.9.9.256", OTHER)
+    assert codes_of([first, second]) == [202, "limit_reached"]
+    assert rows.get().network == "unknown"
 
 
 @pytest.mark.django_db
@@ -333,11 +433,22 @@ def test_client_network_setting_overrides_num_proxies(settings, set_num_proxies)
     assert network_of(NEAR, CLIENT) == "9.9.9.9"
 
 
-@pytest.mark.parametrize("returned", [None, "", "unknown"])
+@pytest.mark.parametrize("returned", ["", "10.0.0.1"])
 def test_client_network_setting_may_return_no_network(settings, returned, caplog):
     settings.IDENFY_PHONE_CLIENT_NETWORK = lambda request: returned
     assert network_of() == ""
     assert logged_messages(caplog) == [("WARNING", NO_NETWORK)]
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [None, ("9.9.9.9", True), b"9.9.9.9", 0, ["9.9.9.9"], ip_address("9.9.9.9")],
+)
+def test_client_network_setting_must_return_text(settings, returned):
+    settings.IDENFY_PHONE_CLIENT_NETWORK = lambda request: returned
+    with pytest.raises(TypeError, match="CLIENT_NETWORK must return text") as caught:
+        network_of()
+    assert "9.9.9.9" not in str(caught.value)
 
 
 @pytest.mark.django_db
