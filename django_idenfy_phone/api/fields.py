@@ -23,7 +23,7 @@ class PhoneNumberField(serializers.Field[str, str, str, Any]):
 
 
 class CodeField(serializers.Field[str, str, str, Any]):
-    """A string of four ASCII digits: a JSON number cannot hold the code 0042."""
+    """A string of four digits: a JSON number cannot hold the code 0042."""
 
     default_error_messages = {InvalidCode.code: InvalidCode.message}
 
@@ -40,14 +40,15 @@ class CodeField(serializers.Field[str, str, str, Any]):
 class VerifiedPhoneField(serializers.UUIDField):
     """Takes the id of a verification and cleans to the ``PhoneVerification``.
 
-    The caller is ``request.user`` of the serializer's context. It only checks: spend
-    the proof with ``services.redeem_verification`` beside the save of the user.
+    It is always write-only. The caller is ``request.user`` of the serializer's context.
+    It only checks: spend the proof with ``services.redeem_verification`` beside the
+    save of the user.
     """
 
     default_error_messages = {NotVerified.code: NotVerified.message}
 
     def __init__(self, *, purpose: str = "", **kwargs: Any) -> None:
-        super().__init__(write_only=True, **kwargs)
+        super().__init__(**{**kwargs, "write_only": True})
         self.purpose = purpose
 
     def to_internal_value(self, data: Any) -> Any:

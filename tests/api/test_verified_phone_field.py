@@ -59,6 +59,16 @@ BY_FIELDS = [by_serializer, by_form]
 ALL_WAYS = [*BY_FIELDS, by_redeeming]
 
 
+@pytest.mark.parametrize("options", [{}, {"write_only": True}, {"write_only": False}])
+def test_field_is_always_write_only(anonymous_proof, options):
+    class SignUp(serializers.Serializer):
+        phone = VerifiedPhoneField(purpose="signup", **options)
+
+    form = SignUp(data={"phone": str(anonymous_proof.pk)})
+    assert form.is_valid()
+    assert (form.validated_data, form.data) == ({"phone": anonymous_proof}, {})
+
+
 @pytest.mark.parametrize("use_proof", ALL_WAYS)
 def test_own_proof_is_accepted(proof, user, use_proof):
     row = proof()
