@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import announce, gate
+from . import announce, gate, phone
 from .client import IdenfyClient
 from .exceptions import (
     AccountRefused,
@@ -35,12 +35,18 @@ RETRY_SOON = timedelta(seconds=2)
 DEFAULT_CHECK_PAUSE = timedelta(seconds=5)
 
 
-@sensitive_variables("code")
+@sensitive_variables("code", "digits")
 def validate_code(code: object) -> str:
-    """Return the code. Raises InvalidCode unless it is a text of four ASCII digits."""
-    if isinstance(code, str) and re.fullmatch("[0-9]{4}", code):
-        return code
-    raise InvalidCode
+    """The code in ASCII. Raises InvalidCode unless it is a text of four digits.
+
+    They may be of any script, with spaces as people paste them.
+    """
+    if not isinstance(code, str):
+        raise InvalidCode
+    digits = phone.fold(code.strip(" \r\n")).replace(" ", "")
+    if not re.fullmatch("[0-9]{4}", digits):
+        raise InvalidCode
+    return digits
 
 
 def time_to_resume() -> timedelta:

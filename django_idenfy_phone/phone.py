@@ -1,7 +1,8 @@
-"""E.164 in one place: normalise, refuse, mask, store."""
+"""E.164 in one place: fold, normalise, refuse, mask, store."""
 
 import re
 from typing import Any, NamedTuple
+from unicodedata import category, decimal
 
 import phonenumbers
 from django.conf import settings
@@ -13,10 +14,12 @@ from phonenumbers import PhoneNumberFormat, PhoneNumberType
 from .conf import conf
 from .exceptions import NumberNotSupported
 
-# libphonenumber also accepts NUL, zero-width spaces, digits of other scripts, letters,
-# "tel:" and extensions. A leading "00" means "+" in some countries only.
-_WRITTEN = re.compile(r"(?![ ().-]*0[ ().-]*0)\+?[0-9(][0-9 ().-]{1,30}", re.ASCII)
-
+# libphonenumber also accepts NUL, letters, "tel:" and extensions.
+_WRITTEN = re.compile(r"\(?\+?[ (]?[0-9][0-9 ()./-]{1,30}")
+# Full-width ASCII; the minus sign, and what a Japanese keyboard types for a dash.
+_SAME = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
+    (0x2212, 0x30FC, 0xFF70), "-"
+)
 # A plus sign and 15 digits.
 MAX_E164 = 16
 
@@ -43,7 +46,10 @@ def parse(text: object) -> Number:
     A number without its country code needs PHONENUMBER_DEFAULT_REGION. Raises
     NumberNotSupported for anything but a number that we send codes to.
     """
-    if not isinstance(text, str) or not _WRITTEN.fullmatch(text):
+    if not isinstance(text, str):
+        raise NumberNotSupported
+    text = fold(text).strip(" ")
+    if not _WRITTEN.fullmatch(text):
         raise NumberNotSupported
     default_region = getattr(settings, "PHONENUMBER_DEFAULT_REGION", None)
     try:
@@ -56,6 +62,31 @@ def parse(text: object) -> Number:
     if len(e164) > MAX_E164 or region is None or not _is_supported(number, region):
         raise NumberNotSupported
     return Number(e164, region)
+
+
+def fold(text: str) -> str:
+    """What people type or paste, in ASCII where its meaning is plain.
+
+    Spaces and dashes of every kind become " " and "-", decimal digits of any one script
+    become 0 to 9, and invisible format marks vanish. All else stays, so that a rule in
+    ASCII refuses it: a text with digits of two scripts, too.
+    """
+    text = text.translate(_SAME)
+    scripts = {ord(each) - decimal(each) for each in text if category(each) == "Nd"}
+    return "".join(map(_fold, text)) if len(scripts) <= 1 else text
+
+
+def _fold(character: str) -> str:
+    match category(character):
+        case "Nd":
+            return str(decimal(character))
+        case "Zs":
+            return " "
+        case "Pd":
+            return "-"
+        case "Cf":
+            return ""
+    return character
 
 
 def _is_supported(number: phonenumbers.PhoneNumber, region: str) -> bool:

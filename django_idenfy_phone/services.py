@@ -159,7 +159,7 @@ def confirm_verification(
     NotSentYet, CheckInProgress, VerificationExpired, VerificationLocked,
     VerificationFailed, ProviderUnavailable, CheckUnknown, or InsideTransaction.
     """
-    checking.validate_code(code)
+    code = checking.validate_code(code)
     if in_transaction(primary_alias()):
         raise InsideTransaction
     get_row = partial(get_verification, verification_id, user=user)

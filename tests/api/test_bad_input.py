@@ -11,6 +11,7 @@ import pytest
 from django.utils import timezone
 from rest_framework.test import APIClient
 
+from django_idenfy_phone import services
 from django_idenfy_phone.models import PhoneVerification
 from support.constants import NUMBER
 from support.steps import (
@@ -248,16 +249,17 @@ INVALID_CODES = {
     "three digits": "123",
     "five digits": "12345",
     "3,000 digits": "1" * 3_000,
-    "space inside": "12 34",
-    "spaces around": " 1234 ",
-    "line feed": "1234\n",
-    "CR LF": "1234\r\n",
     "NUL": "1234\0",
-    "zero-width space": "12\u200b34",
-    "Arabic-Indic digits": "١٢٣٤",
-    "full-width digits": "１２３４",
     "superscripts": "\xb9\xb2\xb3\u2074",
     "one other digit": "123٤",
+    "two scripts": "١٢۳۴",
+    "line feed inside": "12\n34",
+    "tab": "1234\t",
+    "escape": "\x1b1234",
+    "dash inside": "12-34",
+    "only marks": "\u200b\u200b\u200b\u200b",
+    "full-width letters": "\uff21\uff22\uff23\uff24",
+    "five digits with spaces": "12 34 5",
     "minus": "-123",
     "plus": "+123",
     "exponent": "1e10",
@@ -277,6 +279,37 @@ def test_invalid_code_spends_no_check(api, make, idenfy_sandbox, code):
     refused = post_code(api, make(), code)
     assert status_and_body(refused) == INVALID_CODE
     assert sends_checks_and_rows(idenfy_sandbox) == ROW_UNCHANGED
+
+
+PASTED_CODES = {
+    "space inside": "12 34",
+    "spaces between": "1 2 3 4",
+    "spaces around": " 1234 ",
+    "no-break space": "1234\xa0",
+    "thin space": "12\u200934",
+    "line feed": "1234\n",
+    "CR LF": "1234\r\n",
+    "marks of a phone": "\u202a1234\u202c",
+    "zero-width space": "12\u200b34",
+    "full-width digits": "１２３４",
+    "Arabic-Indic digits": "١٢٣٤",
+    "Persian digits": "۱۲۳۴",
+    "Devanagari digits": "१२३४",
+}
+
+
+@pytest.mark.parametrize("code", **named_cases(PASTED_CODES))
+def test_code_is_read_as_people_type_and_paste_it(api, make, every_code_is_wrong, code):
+    assert post_code(api, make(), code).status_code == 200
+    requests = every_code_is_wrong.requests
+    assert [request.body["received_code"] for request in requests] == ["1234"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_service_reads_a_code_as_the_api_does(make, user, every_code_is_wrong):
+    services.confirm_verification(make().pk, "１２ ３４", user=user)
+    requests = every_code_is_wrong.requests
+    assert [request.body["received_code"] for request in requests] == ["1234"]
 
 
 @pytest.mark.parametrize("code", ["0000", "0042", "1234"])

@@ -73,7 +73,7 @@ def test_last_wrong_code_locks_the_row(sent, wire):
     assert len(wire.requests) == 3
 
 
-@pytest.mark.parametrize("code", ["123", "12345", "12 4", "١٢٣٤", "1234\n", 1234, None])
+@pytest.mark.parametrize("code", ["123", "12345", "12 4", "123٤", "12\n34", 1234, None])
 def test_invalid_code_spends_no_check(sent, wire, code):
     with pytest.raises(InvalidCode):
         confirm(sent, code)
