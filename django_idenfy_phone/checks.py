@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import ERROR, CheckMessage, Error, Tags, Warning, register
 from django.db import connections, router
 from django.utils.module_loading import import_string
 from phonenumbers import SUPPORTED_REGIONS
@@ -21,8 +22,19 @@ APP = "django_idenfy_phone"
 DAY = timedelta(days=1)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
-NO_KEY_PAIR = f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be sent."
-KEY_PAIR_HINT = "Set both to the key pair of your iDenfy account."
+# What libphonenumber takes for the mobile numbers of the first is of the second, or
+# there are none.
+NEIGHBOURS = {
+    "AX": "FI",
+    "BL": "GP",
+    "CC": "AU",
+    "CX": "AU",
+    "EH": "MA",
+    "MF": "GP",
+    "SJ": "NO",
+    "TA": "SH",
+    "VA": "IT",
+}
 
 
 def _is_visible_ascii(value: object) -> TypeGuard[str]:
@@ -251,25 +263,32 @@ def _warning(number: int, problem: str, hint: str) -> Warning:
     return Warning(problem, hint=hint, id=f"{APP}.W{number:03}")
 
 
+# The messages of the latest run about a missing key pair.
+_no_key_pair: list[CheckMessage] = []
+
+
 @register(Tags.security)
 def check_account(**kwargs: Any) -> Iterator[CheckMessage]:
     yield from _broken(ACCOUNT_RULES)
+    _no_key_pair.clear()
     if not conf.has_credentials:
-        yield _warning(
-            1,
-            NO_KEY_PAIR,
-            KEY_PAIR_HINT,
+        _no_key_pair.append(
+            _warning(
+                1,
+                f"{PREFIX}API_KEY or {PREFIX}API_SECRET is not set: no code can be "
+                "sent.",
+                "Set both to the key pair of your iDenfy account.",
+            )
         )
+    yield from _no_key_pair
 
 
 @register(Tags.security, deploy=True)
-def check_account_for_deploy(**kwargs: Any) -> Iterator[CheckMessage]:
-    if not conf.has_credentials:
-        yield Error(
-            NO_KEY_PAIR,
-            hint=KEY_PAIR_HINT,
-            id=f"{APP}.E004",
-        )
+def check_account_for_deploy(**kwargs: Any) -> Sequence[CheckMessage]:
+    """Make an error of the warning: Django runs deployment checks after the others."""
+    for message in _no_key_pair:
+        message.level, message.id = ERROR, f"{APP}.E004"
+    return []
 
 
 @register
@@ -287,15 +306,12 @@ def check_abuse(**kwargs: Any) -> Iterator[CheckMessage]:
             "with costly numbers out. To allow all, list phonenumbers."
             "SUPPORTED_REGIONS.",
         )
-    # An invalid SEND_LIMITS has its own error.
-    is_valid = _are_limits_by_kind(getattr(settings, PREFIX + "SEND_LIMITS", {}))
-    is_unlimited = is_valid and not conf.SEND_LIMITS["network"]
     has_guard = getattr(settings, PREFIX + "START_GUARD", None)
-    if conf.ALLOW_ANONYMOUS and is_unlimited and not has_guard:
+    if conf.ALLOW_ANONYMOUS is True and not has_guard:
         yield _warning(
-            7,
-            f"{PREFIX}ALLOW_ANONYMOUS is on, with no limit by network and no guard.",
-            f"Set {PREFIX}START_GUARD, such as a captcha, or a limit by network.",
+            8,
+            f"{PREFIX}ALLOW_ANONYMOUS is on without {PREFIX}START_GUARD.",
+            "Anybody can have SMS sent at your cost: name a guard, such as a captcha.",
         )
 
 
@@ -307,7 +323,7 @@ def check_durability(
     using = primary_alias()
     if using in (databases or ()) and not _is_durable(using):
         yield _warning(
-            12,
+            11,
             "A crash of the database server may lose commits that it confirmed.",
             "A send could then be paid twice. Set fsync = on (PostgreSQL), "
             "innodb_flush_log_at_trx_commit = 1 (MariaDB, MySQL) or PRAGMA "
@@ -332,6 +348,23 @@ def _is_durable(using: str) -> bool:
 
 
 @register
+def check_regions(**kwargs: Any) -> Iterator[CheckMessage]:
+    # Invalid ones have their own errors.
+    if not _is_some_of(conf.REGIONS, SUPPORTED_REGIONS):
+        return
+    if not _is_some_of(conf.NUMBER_TYPES, {"mobile", "fixed-line-or-mobile"}):
+        return
+    regions = set(conf.REGIONS or ())
+    for region in sorted(regions & NEIGHBOURS.keys()):
+        if NEIGHBOURS[region] not in regions:
+            yield _warning(
+                10,
+                f"{PREFIX}REGIONS: {region} has no mobile numbers of its own.",
+                f'Those that people use there are of "{NEIGHBOURS[region]}": list it.',
+            )
+
+
+@register
 def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
     known = {PREFIX + name for name in dir(Settings) if name.isupper()}
     for name in dir(settings):
@@ -350,8 +383,36 @@ def check_project(**kwargs: Any) -> Iterator[CheckMessage]:
             "When the clocks change, codes end an hour early or late.",
         )
     if primary_alias() != router.db_for_write(get_user_model()):
-        yield _warning(
-            6,
+        yield Error(
             "Users and phone verifications live in different databases.",
-            "No foreign key guards them there: route both to one database.",
+            hint="A row has a foreign key to its user: route both to one database.",
+            id=f"{APP}.E019",
         )
+
+
+@register
+def check_sqlite(**kwargs: Any) -> Iterator[CheckMessage]:
+    alias = primary_alias()
+    if alias not in connections or connections[alias].vendor != "sqlite":
+        return
+    database = connections.settings[alias]
+    options = database["OPTIONS"]
+    is_immediate = str(options.get("transaction_mode")).upper() == "IMMEDIATE"
+    command = str(options.get("init_command"))
+    sets_wal = re.search("journal_mode *= *[\"']?wal", command, re.IGNORECASE)
+    if not (is_immediate and (sets_wal or _is_in_wal_mode(database["NAME"]))):
+        yield _warning(
+            9,
+            "SQLite runs without WAL or without IMMEDIATE transactions.",
+            'Requests would fail as "database is locked": set "transaction_mode": '
+            '"IMMEDIATE" and "init_command": "PRAGMA journal_mode=WAL" in OPTIONS.',
+        )
+
+
+def _is_in_wal_mode(name: object) -> bool:
+    """Whether the header of a database file says so, as sqlite.org/fileformat tells."""
+    try:
+        with Path(str(name)).open("rb") as file:
+            return file.read(20)[18:] == b"\x02\x02"
+    except (OSError, ValueError):
+        return False

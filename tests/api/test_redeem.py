@@ -1,6 +1,7 @@
 """A proof is redeemed once; then only the user who redeemed it sees the row."""
 
 import uuid
+from copy import copy
 from datetime import timedelta
 
 import pytest
@@ -109,9 +110,11 @@ def test_redeemed_row_is_hidden_from_everybody_else(redeemed, user, is_logged_in
 def test_redeemed_row_of_a_deleted_user_is_hidden_from_everybody(
     redeemed, other_user, user
 ):
+    # A token outlives its user.
+    deleted = copy(other_user)
     other_user.delete()
     url = detail_url(redeemed)
-    responses = [client_of(caller).get(url) for caller in (None, user, other_user)]
+    responses = [client_of(caller).get(url) for caller in (None, user, deleted)]
     assert [each.status_code for each in responses] == [404, 404, 404]
 
 

@@ -1,15 +1,22 @@
 """Each wrong setting gives one message with its own id and without its value."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import timedelta
 
 import phonenumbers
 import pytest
 from django.core.checks import ERROR, WARNING, run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db import connections
 from django.utils import timezone
+from phonenumbers import PhoneNumberType
 
+from django_idenfy_phone import checks, phone
 from django_idenfy_phone.conf import PREFIX, Settings, conf
 
 pytestmark = pytest.mark.usefixtures("account")
@@ -253,7 +260,6 @@ GOOD = [
     ("SEND_DEADLINE", timedelta(minutes=1)),
     ("TIMEOUT", 12),
     ("TIMEOUT", 0.5),
-    ("ALLOW_ANONYMOUS", True),
     ("ALLOW_ANONYMOUS", False),
     ("SEND_LIMITS", {}),
     ("SEND_LIMITS", {"number": ["1/s"], "user": (), "site": ("9999999/9999h", "1/m")}),
@@ -288,7 +294,24 @@ def test_missing_account_is_a_warning(settings, name, value):
 @pytest.mark.parametrize("value", ["", None])
 def test_missing_account_is_an_error_in_deployment(settings, name, value):
     setattr(settings, PREFIX + name, value)
-    assert found_ids(deploy=True) == ["W001", "E004"]
+    assert found_ids(deploy=True) == ["E004"]
+    assert found_ids() == ["W001"]
+    assert found_ids(deploy=True) == ["E004"]
+
+
+def test_missing_account_is_printed_once_in_deployment(settings, capsys):
+    settings.IDENFY_PHONE_API_KEY = None
+    with pytest.raises(SystemCheckError) as caught:
+        call_command("check", deploy=True)
+    output = f"{caught.value}{''.join(capsys.readouterr())}"
+    assert output.count("IDENFY_PHONE_API_KEY") == 1
+
+
+def test_account_is_no_error_in_deployment_once_it_is_set(settings):
+    settings.IDENFY_PHONE_API_KEY = None
+    assert found_ids(deploy=True) == ["E004"]
+    settings.IDENFY_PHONE_API_KEY = "test-key"
+    assert found_ids(deploy=True) == []
 
 
 def test_unset_account_is_a_warning(settings):
@@ -332,30 +355,114 @@ def test_use_tz_off_is_a_warning(settings):
     assert found_ids() == ["W005"]
 
 
-@pytest.fixture
-def anonymous_without_limit(settings):
+@pytest.mark.parametrize("limits", [{}, {"network": ()}, {"network": ("20/h",)}])
+def test_anonymous_starts_without_a_guard_are_a_warning(settings, limits):
     settings.IDENFY_PHONE_ALLOW_ANONYMOUS = True
-    settings.IDENFY_PHONE_SEND_LIMITS = {"network": ()}
+    settings.IDENFY_PHONE_SEND_LIMITS = limits
+    assert found_ids() == ["W008"]
 
 
-def test_anonymous_starts_without_a_limit_are_a_warning(anonymous_without_limit):
-    assert found_ids() == ["W007"]
+@pytest.mark.parametrize("guard", [print, "django.utils.timezone.now"])
+def test_guard_avoids_the_anonymous_warning(settings, guard):
+    settings.IDENFY_PHONE_ALLOW_ANONYMOUS = True
+    settings.IDENFY_PHONE_START_GUARD = guard
+    assert found_ids() == []
+
+
+@pytest.mark.parametrize("region", checks.NEIGHBOURS)
+def test_region_without_mobile_numbers_of_its_own_is_a_warning(settings, region):
+    settings.IDENFY_PHONE_REGIONS = ["LT", region]
+    assert found_ids() == ["W010"]
+    (warning,) = run_own_checks()
+    assert f"{region} has no mobile numbers" in warning.msg
+
+
+@pytest.mark.parametrize(("region", "neighbour"), checks.NEIGHBOURS.items())
+def test_neighbour_avoids_the_warning_and_has_the_numbers(settings, region, neighbour):
+    settings.IDENFY_PHONE_REGIONS = [region, neighbour]
+    assert found_ids() == []
+    number = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+    assert number is None or phonenumbers.region_code_for_number(number) == neighbour
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    "region", sorted(phonenumbers.SUPPORTED_REGIONS - checks.NEIGHBOURS.keys() - {"IM"})
+)
+def test_other_regions_have_mobile_numbers_of_their_own(region):
+    number = phonenumbers.example_number_for_type(region, PhoneNumberType.MOBILE)
+    assert phonenumbers.region_code_for_number(number) == region
+
+
+def test_isle_of_man_has_mobile_numbers_of_its_own(settings):
+    settings.IDENFY_PHONE_REGIONS = ["IM"]
+    assert phone.parse("+447624123456").region == "IM"
+    assert found_ids() == []
+
+
+def test_region_with_another_type_of_number_gives_no_warning(settings):
+    settings.IDENFY_PHONE_REGIONS = ["AX"]
+    settings.IDENFY_PHONE_NUMBER_TYPES = ["mobile", "fixed-line"]
+    assert found_ids() == []
+
+
+# SQLite
+
+
+@pytest.fixture
+def sqlite(settings, tmp_path):
+    """Route all models to a SQLite database with these OPTIONS; return its path."""
+
+    def sqlite(**options):
+        path = tmp_path / "db.sqlite3"
+        engine = "django.db.backends.sqlite3"
+        connections.settings["other"] = connections.configure_settings(
+            {"default": {}, "other": {"ENGINE": engine, "NAME": path}}
+        )["other"] | {"OPTIONS": options}
+        settings.DATABASE_ROUTERS = [AllInAnotherDatabase()]
+        return path
+
+    yield sqlite
+    connections.settings.pop("other", None)
+    with suppress(AttributeError):
+        del connections["other"]
+
+
+WAL = "PRAGMA foreign_keys=ON; PRAGMA journal_mode = WAL;"
+
+
+@pytest.mark.parametrize(
+    "options",
     [
-        ("ALLOW_ANONYMOUS", False),
-        ("SEND_LIMITS", {"network": ("20/h",)}),
-        ("SEND_LIMITS", {}),
-        ("START_GUARD", print),
+        {},
+        {"transaction_mode": "IMMEDIATE"},
+        {"init_command": WAL},
+        {"transaction_mode": "DEFERRED", "init_command": WAL},
+        {"transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=DELETE"},
+        {"transaction_mode": None, "init_command": None, "timeout": 20},
     ],
 )
-def test_login_limit_or_guard_avoids_the_anonymous_warning(
-    settings, anonymous_without_limit, name, value
-):
-    setattr(settings, PREFIX + name, value)
+def test_sqlite_without_wal_or_immediate_is_a_warning(sqlite, options):
+    sqlite(**options)
+    assert found_ids() == ["W009"]
+
+
+@pytest.mark.parametrize("mode", ["IMMEDIATE", "immediate"])
+@pytest.mark.parametrize("wal", [WAL, WAL.lower(), "PRAGMA journal_mode='wal'"])
+def test_sqlite_with_wal_and_immediate_gives_no_warning(sqlite, mode, wal):
+    sqlite(transaction_mode=mode, init_command=wal)
     assert found_ids() == []
+
+
+@pytest.mark.parametrize(("journal", "found"), [("WAL", []), ("DELETE", ["W009"])])
+def test_sqlite_file_itself_may_say_wal(sqlite, journal, found):
+    connection = sqlite3.connect(sqlite(transaction_mode="IMMEDIATE"))
+    connection.execute(f"PRAGMA journal_mode={journal}")
+    connection.execute("CREATE TABLE any_table (id)")
+    connection.close()
+    assert found_ids() == found
+
+
+# Databases
 
 
 class UsersInAnotherDatabase:
@@ -368,9 +475,11 @@ class AllInAnotherDatabase:
         return "other"
 
 
-def test_users_in_another_database_are_a_warning(settings):
+def test_users_in_another_database_are_an_error(settings):
     settings.DATABASE_ROUTERS = [UsersInAnotherDatabase()]
-    assert found_ids() == ["W006"]
+    assert found_ids() == ["E019"]
+    (error,) = run_own_checks()
+    assert error.level == ERROR
 
 
 def test_one_other_database_for_all_gives_no_warning(settings):

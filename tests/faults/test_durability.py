@@ -81,7 +81,7 @@ UNSAFE = {
 
 def own_ids():
     messages = run_checks(tags=[Tags.database], databases=["default"])
-    return [each.id for each in messages if "W012" in each.id]
+    return [each.id for each in messages if "W011" in each.id]
 
 
 def test_check_warns_of_a_database_that_may_lose_commits():
@@ -93,7 +93,7 @@ def test_check_warns_of_a_database_that_may_lose_commits():
         connection.cursor().execute(statement)
         ids.append(own_ids())
     connection.close()
-    assert ids == [["django_idenfy_phone.W012"], []]
+    assert ids == [["django_idenfy_phone.W011"], []]
 
 
 def test_crash_during_a_request_repeats_no_send_and_refunds_no_check(tmp_path):
