@@ -208,10 +208,13 @@ def redeem_verification(
     """Spend a proof for a saved user: exactly once, rolled back with your transaction.
 
     Call it inside the ``atomic()`` block that saves the user. Raises AlreadyRedeemed,
-    or NotVerified where ``get_proof`` would raise it.
+    NotVerified where ``get_proof`` would raise it, or UnknownUser for an unsaved or
+    anonymous user.
     """
-    rows = PhoneVerification.objects
-    redeemed = rows.redeem(verification.pk, user.pk, purpose)
+    rows, user_id = PhoneVerification.objects, user_id_of(user)
+    if user_id is None:
+        raise UnknownUser
+    redeemed = rows.redeem(verification.pk, user_id, purpose)
     row = rows.filter(pk=verification.pk).first()
     if redeemed and row is not None:
         return row

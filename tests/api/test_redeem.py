@@ -5,11 +5,13 @@ from copy import copy
 from datetime import timedelta
 
 import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
 from django.utils import timezone
 
 from django_idenfy_phone import services
-from django_idenfy_phone.exceptions import AlreadyRedeemed, NotVerified
+from django_idenfy_phone.exceptions import AlreadyRedeemed, NotVerified, UnknownUser
 from django_idenfy_phone.models import PhoneVerification
 from support.constants import NUMBER
 from support.steps import client_of, detail_url, post_code, response_without_time
@@ -44,6 +46,14 @@ def test_proof_is_redeemed_only_once(anonymous_proof, other_user, user):
             redeem(anonymous_proof, redeemer)
     anonymous_proof.refresh_from_db()
     assert anonymous_proof.user == other_user
+
+
+@pytest.mark.parametrize("make_user", [AnonymousUser, lambda: get_user_model()()])
+def test_proof_is_not_redeemed_for_a_user_who_is_not_saved(anonymous_proof, make_user):
+    with pytest.raises(UnknownUser):
+        redeem(anonymous_proof, make_user())
+    anonymous_proof.refresh_from_db()
+    assert anonymous_proof.redeemed_at is None
 
 
 def test_redeemed_row_still_counts_as_verified(anonymous_proof, other_user):
