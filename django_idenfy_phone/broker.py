@@ -4,18 +4,24 @@ A lost message costs only the time until the next sweep; a slow one delays a use
 """
 
 import logging
+import math
 import os
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from amqp.exceptions import ConnectionError as AMQPConnectionError
 from celery import Celery
+from kombu.exceptions import OperationalError
 
 logger = logging.getLogger(__name__)
 
+# Any other error is a fault of the project: a wrong route, a missing library.
+BROKER_FAULTS = (OperationalError, AMQPConnectionError, OSError)
 TRANSPORT_OPTIONS = {
     "max_retries": 0,
     "interval_start": 0,
@@ -28,8 +34,9 @@ class BrokerPublisher:
     """Publishes the messages of one task, in bounded time.
 
     It keeps at most MAX_KEPT healthy connections in each process. One thread uses a
-    connection at a time, and none is used after a fork. After a fault nothing is
-    published for PAUSE_SECONDS; then the next of several brokers is tried.
+    connection at a time, and none is used after a fork. Where one of several brokers
+    fails at once, the next is tried at once. After a fault of the broker, nothing is
+    published for PAUSE_SECONDS; then the next of several brokers is tried first.
     """
 
     TIMEOUT_SECONDS = 0.5
@@ -37,14 +44,17 @@ class BrokerPublisher:
     # Proxies between here and the broker drop an idle connection silently.
     MAX_IDLE_SECONDS = 60.0
     MAX_KEPT = 10
-    # A publish that failed sooner met a connection that was closed before.
-    CLOSED_BEFORE_SECONDS = 0.05
+    # A broker that fails later has used up the time: no other one is tried.
+    AT_ONCE_SECONDS = 0.05
+    # A wrong setting fails at each publish.
+    LOG_EVERY_SECONDS = 60.0
 
     def __init__(self, task: Any) -> None:
         self.task = task
         self._kept: deque[BrokerConnection] = deque()
         self._paused_until = 0.0
         self._faults = 0
+        self._log_after = 0.0
 
     def publish(self, argument: str, countdown: timedelta = timedelta(0)) -> bool:
         """Tell a worker to run the task, ``countdown`` from now.
@@ -55,16 +65,19 @@ class BrokerPublisher:
         started = time.monotonic()
         if started < self._paused_until:
             return False
+        is_published = False
         try:
             self._publish(argument, countdown)
-        except Exception as error:
+            is_published = True
+        except BROKER_FAULTS as error:
             self._note_fault(error, started)
-            return False
+        except Exception as error:
+            self._log_own_fault(error)
         # An eager task is the sending itself: no broker is slow.
         is_slow = time.monotonic() - started > self.TIMEOUT_SECONDS
         if is_slow and not self.task.app.conf.task_always_eager:
-            self._paused_until = time.monotonic() + self.PAUSE_SECONDS
-        return True
+            self._pause("was slow", started)
+        return is_published
 
     def publish_blocking(self, argument: str) -> bool:
         """As ``publish``, but wait for the end of a pause first. For the sweep."""
@@ -76,13 +89,15 @@ class BrokerPublisher:
         self._close_kept()
         self._paused_until = 0.0
         self._faults = 0
+        self._log_after = 0.0
 
     def _publish(self, argument: str, countdown: timedelta) -> None:
         app: Celery = self.task.app
         send = partial(
             self.task.apply_async,
             (argument,),
-            countdown=countdown.total_seconds(),
+            # The quorum queues of RabbitMQ take whole seconds only.
+            countdown=math.ceil(countdown.total_seconds()),
             retry=False,
             ignore_result=True,
         )
@@ -90,18 +105,24 @@ class BrokerPublisher:
             send()
             return
         started = time.monotonic()
-        if kept := self._take_kept(app):
+        for connection in self._connections(app):
             try:
-                self._send_over(kept, send)
-            except Exception:
-                # A later error has used up the time.
-                if time.monotonic() - started > self.CLOSED_BEFORE_SECONDS:
+                return self._send_over(connection, send)
+            except BROKER_FAULTS as error:
+                if time.monotonic() - started > self.AT_ONCE_SECONDS:
                     raise
-            else:
-                return
-        # If the first try did arrive, a second message does no harm.
-        new = BrokerConnection(app, self.TIMEOUT_SECONDS, skip=self._faults)
-        self._send_over(new, send)
+                # If the message did arrive, a second one does no harm.
+                fault = error
+        raise fault
+
+    def _connections(self, app: Celery) -> Iterator["BrokerConnection"]:
+        """A kept connection, then a new one to each broker in turn."""
+        if kept := self._take_kept(app):
+            yield kept
+        brokers = deque(app.connection_for_write().alt or [""])
+        brokers.rotate(-self._faults)
+        for broker in brokers:
+            yield BrokerConnection(app, broker, self.TIMEOUT_SECONDS)
 
     def _send_over(
         self, connection: "BrokerConnection", send: Callable[..., object]
@@ -142,44 +163,81 @@ class BrokerPublisher:
             connection.close()
 
     def _note_fault(self, error: Exception, started: float) -> None:
-        # Not the text: it may hold the broker's password.
-        name = type(error).__name__
-        logger.warning("Publishing failed (%s): the sweep publishes again.", name)
         self._close_kept()
-        # Threads that waited at the same time met the same fault.
-        if started >= self._paused_until:
+        # Not the text: it may hold the broker's password.
+        name = type(error.__cause__ or error).__name__
+        if self._pause(f"failed ({name})", started):
             self._faults += 1
+
+    def _pause(self, reason: str, started: float) -> bool:
+        """Publish nothing for a while. Returns False where a pause had begun before."""
+        # Threads that waited at the same time met the same fault.
+        if started < self._paused_until:
+            return False
         self._paused_until = time.monotonic() + self.PAUSE_SECONDS
+        logger.warning(
+            "Publishing %s, so it is paused for %g s: the sweep publishes what is lost.",
+            reason,
+            self.PAUSE_SECONDS,
+        )
+        return True
+
+    def _log_own_fault(self, error: Exception) -> None:
+        if time.monotonic() < self._log_after:
+            return
+        self._log_after = time.monotonic() + self.LOG_EVERY_SECONDS
+        # Not the text: it may hold the broker's password.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        logger.error(
+            "Publishing failed, but not at the broker: see the settings of Celery "
+            "(%s in %s, line %s).",
+            type(error).__name__,
+            place.filename,
+            place.lineno,
+        )
 
 
 class BrokerConnection:
-    """A connection of our own to the broker, used by one thread at a time.
+    """A connection of our own to one broker, used by one thread at a time.
 
-    ``skip`` moves that many of several brokers to the end of the list.
+    ``broker`` is its URL, or empty where there is only one.
     """
 
-    def __init__(self, app: Celery, timeout_seconds: float, skip: int) -> None:
+    def __init__(self, app: Celery, broker: str, timeout_seconds: float) -> None:
         self.app, self.process = app, os.getpid()
         self.timeout_seconds = timeout_seconds
         probe = app.connection_for_write()
         self.is_amqp = probe.transport.driver_name == "py-amqp"
-        brokers = deque(probe.alt)
-        brokers.rotate(-skip)
-        options = TRANSPORT_OPTIONS | self._timeouts(probe.transport.driver_type)
+        host_options = probe.transport_options or {}
+        own_options = self._timeouts(probe.transport.driver_type, host_options)
+        is_sentinel = broker.startswith("sentinel:")
         self.connection = app.connection_for_write(
-            ";".join(brokers) or None,
+            # Password and database of Redis stand in the first URL of the sentinels.
+            None if is_sentinel else broker or None,
             connect_timeout=timeout_seconds,
-            transport_options={**(probe.transport_options or {}), **options},
+            transport_options={**host_options, **TRANSPORT_OPTIONS, **own_options},
         )
+        if is_sentinel:
+            # Kombu would ask all of them in turn, each for the whole time.
+            self.connection.alt = [broker]
         self.producer = app.amqp.Producer(self.connection, auto_declare=False)
         self.used_at = 0.0
 
-    def _timeouts(self, driver_type: str) -> dict[str, Any]:
+    def _timeouts(
+        self, driver_type: str, host_options: dict[str, Any]
+    ) -> dict[str, Any]:
         if driver_type == "redis":
-            return {
+            sockets = {
                 "socket_timeout": self.timeout_seconds,
                 "socket_connect_timeout": self.timeout_seconds,
+            }
+            sentinel = host_options.get("sentinel_kwargs") or {}
+            kept = {k: v for k, v in sentinel.items() if not k.startswith("retry")}
+            return {
+                **sockets,
                 "retry_on_timeout": False,
+                # redis-py would ask a sentinel ten times more.
+                "sentinel_kwargs": {**kept, **sockets, "retry": None},
             }
         if self.is_amqp:
             return {

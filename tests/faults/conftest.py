@@ -4,7 +4,13 @@ from django.db import connection
 
 from support import brokers
 
-SERVERS = {"redis": brokers.Redis, "amqp": brokers.RabbitMQ}
+SERVERS = {
+    "redis": brokers.Redis,
+    "redis over TLS": brokers.RedisOverTLS,
+    "redis socket": brokers.RedisSocket,
+    "sentinel": brokers.Sentinel,
+    "amqp": brokers.RabbitMQ,
+}
 
 
 @pytest.fixture(scope="session")
@@ -12,26 +18,26 @@ def servers():
     """Start each server when the first test asks for it."""
     running = {}
 
-    def get(scheme):
-        if scheme == "redis":
+    def get(kind):
+        if kind != "amqp":
             pytest.importorskip("redis", reason="pip install redis to run this")
-        if scheme not in running:
+        if kind not in running:
             try:
-                server = SERVERS[scheme]()
+                server = SERVERS[kind]()
             except brokers.NotInstalled as error:
                 pytest.skip(str(error))
-            running[scheme] = server
+            running[kind] = server
             server.start()
-        return running[scheme]
+        return running[kind]
 
     yield get
     for server in running.values():
         server.stop()
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=["redis", "amqp"])
 def server(request, servers):
-    """An empty broker of our own, Redis and RabbitMQ in turn."""
+    """An empty broker of our own, Redis and RabbitMQ in turn, or any of SERVERS."""
     found = servers(request.param)
     found.flush()
     return found
@@ -40,6 +46,7 @@ def server(request, servers):
 @pytest.fixture
 def publisher(server, celery_app):
     """The Celery app of this process, publishing to ``server``."""
+    celery_app.app.conf.update(server.settings)
     celery_app.use(server.url)
     return celery_app
 
@@ -50,4 +57,5 @@ def own_settings(server):
     own = {n: getattr(settings, n) for n in dir(settings) if n.startswith("IDENFY_")}
     own["DATABASES"] = {"default": connection.settings_dict}
     own["CELERY_BROKER_URL"] = server.url
+    own |= {f"CELERY_{n.upper()}": value for n, value in server.settings.items()}
     return own

@@ -35,14 +35,14 @@ def seconds_of(function):
 
 @contextmanager
 def refused(server, publisher):
-    publisher.use(server.url.replace(str(server.port), "1"))
+    publisher.use(server.url_at(1))
     yield
 
 
 @contextmanager
 def syn_dropped(server, publisher):
     with brokers.full_backlog() as port:
-        publisher.use(server.url.replace(str(server.port), str(port)))
+        publisher.use(server.url_at(port))
         yield
 
 
@@ -50,7 +50,7 @@ def syn_dropped(server, publisher):
 def silent(server, publisher):
     with socket.create_server((LOOPBACK, 0)) as listener:
         port = listener.getsockname()[1]
-        publisher.use(server.url.replace(str(server.port), str(port)))
+        publisher.use(server.url_at(port))
         yield
 
 
@@ -65,6 +65,14 @@ FAULTS = [refused, syn_dropped, silent, frozen_while_connected]
 faults = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 
 
+def on_servers(*names):
+    return pytest.mark.parametrize("server", names, indirect=True)
+
+
+BY_ADDRESS = ["redis", "redis over TLS", "sentinel", "amqp"]
+
+
+@on_servers(*BY_ADDRESS)
 @faults
 def test_publish_to_a_broken_broker_returns_within_half_a_second(
     server, publisher, fault
@@ -75,6 +83,7 @@ def test_publish_to_a_broken_broker_returns_within_half_a_second(
     assert results == [False]
 
 
+@on_servers(*BY_ADDRESS)
 @faults
 def test_start_survives_a_broken_broker_and_pauses_publishing(
     api, wire, server, publisher, at_once, fault
@@ -97,7 +106,7 @@ def test_start_survives_a_broken_broker_and_pauses_publishing(
     assert (outcome(row), len(wire.requests)) == ("sent", 1)
 
 
-@pytest.mark.parametrize("server", ["amqp"], indirect=True)
+@on_servers("amqp")
 def test_publish_over_tls_to_a_frozen_broker_returns_in_time(server, publisher):
     conf = publisher.app.conf
     conf.broker_use_ssl = {"cert_reqs": ssl.CERT_NONE}
@@ -129,6 +138,7 @@ print(published, time.monotonic() - began)
 """
 
 
+@on_servers(*BY_ADDRESS)
 def test_publish_from_a_greenlet_returns_in_time(server, own_settings, tmp_path):
     pytest.importorskip("gevent", reason="pip install gevent to run this")
     with subprocess.Popen(
@@ -148,9 +158,7 @@ def test_publish_from_a_greenlet_returns_in_time(server, own_settings, tmp_path)
 @pytest.mark.parametrize("dead", ["refused", "syn dropped"])
 def test_next_of_several_brokers_is_tried_after_a_fault(server, publisher, dead):
     with brokers.full_backlog() as port:
-        first = server.url.replace(
-            str(server.port), "1" if dead == "refused" else str(port)
-        )
+        first = server.url_at(1 if dead == "refused" else port)
         publisher.use(f"{first};{server.url}")
         publish_surely()
         # The next publish goes to the same broker.
@@ -165,7 +173,7 @@ def test_threads_that_wait_together_count_one_fault(server, publisher, at_once):
 
     patient = Patient(tasks.send_code)
     with brokers.full_backlog() as port:
-        silent = server.url.replace(str(server.port), str(port))
+        silent = server.url_at(port)
         publisher.point_to(f"{silent};{server.url}")
         assert at_once(lambda _: patient.publish("x"), range(4)) == [False] * 4
         # Each counted fault moves on to the next broker: four would lead back.
@@ -194,6 +202,7 @@ def test_message_for_a_waiting_row_has_a_countdown(make, wire, publisher):
 
 
 @pytest.mark.filterwarnings("ignore:The EMAIL_")
+@on_servers(*BY_ADDRESS)
 @faults
 def test_publishing_changes_no_celery_setting_of_the_host(server, publisher, fault):
     def all_settings():
@@ -217,6 +226,7 @@ def open_ports(server):
     return {here for here, there in established if there.endswith(remote)}
 
 
+@on_servers(*BY_ADDRESS)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to run this")
 def test_healthy_connection_is_kept(server, publisher, at_once):
     before = open_ports(server)
@@ -239,6 +249,7 @@ def test_each_thread_has_its_connection_and_ten_are_kept(server, publisher, at_o
     assert of_one <= len(open_ports(server) - before) <= 10 * of_one
 
 
+@on_servers(*BY_ADDRESS)
 def test_connection_that_the_broker_closed_is_replaced(server, publisher):
     publish_surely()
     server.restart()
@@ -289,6 +300,7 @@ if child:
 """
 
 
+@on_servers(*BY_ADDRESS)
 def test_fork_opens_its_own_connection(own_settings, tmp_path):
     environment = brokers.environment(**own_settings)
     subprocess.run(

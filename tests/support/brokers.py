@@ -1,4 +1,4 @@
-"""Redis and RabbitMQ servers that tests can freeze, flush and kill."""
+"""Redis, Redis Sentinel and RabbitMQ servers that tests can freeze, flush and kill."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import amqp
@@ -90,11 +91,19 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
 class Broker:
     """One server process. ``url`` is its broker_url for Celery."""
 
+    # More settings that Celery needs for it.
+    settings: dict[str, Any] = {}
+
     def __init__(self, scheme: str) -> None:
+        self.scheme = scheme
         self.port = free_port()
-        self.url = f"{scheme}://{LOOPBACK}:{self.port}/"
+        self.url = self.url_at(self.port)
         self.folder = Path(tempfile.mkdtemp(prefix="idenfy-phone-"))
         self.process: subprocess.Popen[bytes] | None = None
+
+    def url_at(self, port: int) -> str:
+        """The broker_url of a server of this kind that listens elsewhere."""
+        return f"{self.scheme}://{LOOPBACK}:{port}/"
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -160,18 +169,22 @@ class Broker:
 
 
 class Redis(Broker):
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         self.binary = path_of("redis-server")
+        self.options = options
         super().__init__("redis")
 
     def command(self) -> list[str]:
         return [
             *(self.binary, "--bind", LOOPBACK, "--port", str(self.port)),
-            *("--save", "", "--appendonly", "no"),
+            *("--save", "", "--appendonly", "no", *self.options),
         ]
 
     def response_to(self, command: str) -> bytes:
-        with socket.create_connection((LOOPBACK, self.port), timeout=5) as sock:
+        return self._response_at(self.port, command)
+
+    def _response_at(self, port: int, command: str) -> bytes:
+        with socket.create_connection((LOOPBACK, port), timeout=5) as sock:
             sock.sendall(f"{command}\r\n".encode())
             return sock.recv(65536)
 
@@ -180,6 +193,99 @@ class Redis(Broker):
 
     def flush(self) -> None:
         assert self.response_to("FLUSHALL") == b"+OK\r\n"
+
+
+class RedisOverTLS(Redis):
+    settings = {"broker_use_ssl": {"ssl_cert_reqs": "none"}}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain_port = free_port()
+        self.scheme = "rediss"
+        self.url = self.url_at(self.port)
+
+    def command(self) -> list[str]:
+        certificate, key = map(str, self_signed(self.folder))
+        return [
+            *super().command(),
+            *("--port", str(self.plain_port), "--tls-port", str(self.port)),
+            *("--tls-cert-file", certificate, "--tls-key-file", key),
+            *("--tls-auth-clients", "no"),
+        ]
+
+    def response_to(self, command: str) -> bytes:
+        return self._response_at(self.plain_port, command)
+
+
+class RedisSocket(Redis):
+    """Redis on a Unix socket, beside its port."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path = self.folder / "socket"
+        self.url = f"redis+socket://{self.path}"
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--unixsocket", str(self.path)]
+
+
+class SentinelProcess(Redis):
+    """One of the processes that watch the master at ``master_port``."""
+
+    def __init__(self, master_port: int) -> None:
+        super().__init__()
+        self.master_port = master_port
+
+    def command(self) -> list[str]:
+        # It takes a file only, and rewrites it.
+        file = self.folder / "sentinel.conf"
+        file.write_text(
+            f"bind {LOOPBACK}\nport {self.port}\n"
+            f"sentinel monitor main {LOOPBACK} {self.master_port} 2\n"
+            # A master that a test freezes stays the master.
+            "sentinel down-after-milliseconds main 600000\n"
+        )
+        return [self.binary, str(file), "--sentinel"]
+
+
+class Sentinel(Redis):
+    """A Redis master, its replica, and two sentinels that watch them."""
+
+    settings = {"broker_transport_options": {"master_name": "main"}}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replica = Redis("--replicaof", f"{LOOPBACK} {self.port}")
+        self.sentinels = [SentinelProcess(self.port) for _ in range(2)]
+        self.others = [self.replica, *self.sentinels]
+        self.url = self.url_at(*[sentinel.port for sentinel in self.sentinels])
+
+    def url_at(self, *ports: int) -> str:
+        # Each port twice: there are always two sentinels.
+        both = (ports * 2)[:2]
+        return ";".join(f"sentinel://{LOOPBACK}:{port}/" for port in both)
+
+    def start(self) -> None:
+        super().start()
+        for other in self.others:
+            if other.process is None:
+                other.start()
+        wait_until(lambda: b"slaves=1,sentinels=2" in self.sentinel_info())
+
+    def sentinel_info(self) -> bytes:
+        return self.sentinels[0].response_to("INFO sentinel")
+
+    def stop(self) -> None:
+        super().stop()
+        for other in self.others:
+            other.stop()
+
+    def fail_over(self) -> None:
+        """Lose the master; the sentinels agree on the replica."""
+        self.kill()
+        self.sentinels[0].response_to("SENTINEL FAILOVER main")
+        new = f"address={LOOPBACK}:{self.replica.port}".encode()
+        wait_until(lambda: all(new in s.response_to("INFO sentinel") for s in self.sentinels))
 
 
 class RabbitMQ(Broker):

@@ -3,8 +3,10 @@
 import uuid
 
 import amqp
+from celery import Celery
 
 from django_idenfy_phone import tasks
+from django_idenfy_phone.broker import BrokerPublisher
 from support.brokers import wait_until
 
 
@@ -18,12 +20,22 @@ def publish_surely():
     wait_until(publish)
 
 
+def publisher_of_host(url, **settings):
+    """The publisher of a host whose Celery app has these settings."""
+    app = Celery("host", broker=url, set_as_current=False)
+    app.conf.update(settings)
+    return BrokerPublisher(app.task(print, name="host.task"))
+
+
 class CeleryApp:
     """Publishes to the broker of ``use`` until ``restore``."""
 
     def __init__(self):
         self.app = tasks.send_code.app
-        names = ("broker_url", "broker_write_url", "result_backend")
+        names = (
+            *("broker_url", "broker_write_url", "result_backend"),
+            *("broker_transport_options", "broker_use_ssl"),
+        )
         self._before = {name: self.app.conf[name] for name in names}
 
     def use(self, url):
