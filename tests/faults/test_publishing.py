@@ -5,12 +5,16 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from celery.signals import before_task_publish
 from django.utils import timezone
+from kombu.transport.native_delayed_delivery import (
+    declare_native_delayed_delivery_exchanges_and_queues,
+)
 
 from django_idenfy_phone import tasks
 from django_idenfy_phone.broker import BrokerPublisher
@@ -18,13 +22,21 @@ from django_idenfy_phone.models import PhoneVerification
 from support import brokers
 from support import wire as w
 from support.brokers import LOOPBACK, wait_until
-from support.celery_app import publish, publish_surely
+from support.celery_app import publish, publish_surely, publisher_of_host
 from support.constants import NUMBER
-from support.steps import eventually, outcome, post_start, start
+from support.steps import (
+    eventually,
+    logged_levels,
+    logged_messages,
+    outcome,
+    post_start,
+    start,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 rows = PhoneVerification.objects
 PUBLISH_BOUND = 0.6
+PAUSED = "Publishing {}, so it is paused for 2 s: the sweep publishes what is lost."
 
 
 def seconds_of(function):
@@ -117,6 +129,118 @@ def test_publish_over_tls_to_a_frozen_broker_returns_in_time(server, publisher):
             assert seconds_of(publish) <= PUBLISH_BOUND
     finally:
         conf.broker_use_ssl = False
+
+
+@contextmanager
+def sentinels_dead(server):
+    for sentinel in server.sentinels:
+        sentinel.kill()
+    yield
+    for sentinel in server.sentinels:
+        sentinel.start()
+
+
+@contextmanager
+def sentinels_frozen(server):
+    with server.sentinels[0].frozen(), server.sentinels[1].frozen():
+        yield
+
+
+@contextmanager
+def master_frozen(server):
+    with server.frozen():
+        yield
+
+
+SENTINEL_FAULTS = [sentinels_dead, sentinels_frozen, master_frozen]
+
+
+@on_servers("sentinel")
+@pytest.mark.parametrize("fault", SENTINEL_FAULTS, ids=lambda fault: fault.__name__)
+def test_first_publish_while_sentinel_is_broken_returns_in_time(
+    server, publisher, fault
+):
+    with fault(server):
+        assert seconds_of(lambda: publish() and pytest.fail("published")) <= (
+            PUBLISH_BOUND
+        )
+    publish_surely()
+
+
+@on_servers("sentinel")
+@pytest.mark.parametrize("fault", SENTINEL_FAULTS[:2], ids=lambda fault: fault.__name__)
+def test_kept_connection_needs_no_sentinel(server, publisher, fault):
+    publish_surely()
+    with fault(server):
+        publish_surely()
+
+
+@on_servers("sentinel")
+def test_publish_to_an_unknown_master_fails_at_once(server, publisher):
+    publisher.app.conf.broker_transport_options = {"master_name": "unknown"}
+    assert seconds_of(publish) < 0.3
+    assert not publish()
+
+
+@on_servers("sentinel")
+@pytest.mark.parametrize("dead", ["refused", "frozen"])
+def test_next_sentinel_is_asked_for_the_master_of_the_first_url(
+    server, publisher, dead
+):
+    first, second = server.sentinels
+    port = 1 if dead == "refused" else first.port
+    publisher.use(f"sentinel://{LOOPBACK}:{port}/2;sentinel://{LOOPBACK}:{second.port}")
+    with first.frozen():
+        publish_surely()
+    assert server.response_to("SELECT 2\r\nLLEN celery").endswith(b":1\r\n")
+
+
+@on_servers("sentinel")
+def test_options_for_sentinels_are_kept(server, publisher):
+    options = {"sentinel_kwargs": {"client_name": "host"}, "master_name": "main"}
+    publisher.app.conf.broker_transport_options = options
+    publish_surely()
+    assert b"name=host" in server.sentinels[0].response_to("CLIENT LIST")
+    assert options["sentinel_kwargs"] == {"client_name": "host"}
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_publish_follows_a_failover(celery_app, is_lost):
+    with closing(brokers.Sentinel()) as server:
+        server.start()
+        celery_app.app.conf.update(server.settings)
+        celery_app.use(server.url)
+        publish_surely()
+        server.fail_over(is_lost)
+        server.replica.flush()
+        publish_surely()
+        assert server.replica.response_to("LLEN celery") == b":1\r\n"
+
+
+@on_servers("redis socket")
+def test_publish_over_a_unix_socket_returns_in_time(server, publisher):
+    publish_surely()
+    with server.frozen():
+        assert seconds_of(publish) <= PUBLISH_BOUND
+        publisher.use(server.url)
+        assert seconds_of(publish) <= PUBLISH_BOUND
+    publisher.use("redis+socket:///missing")
+    assert seconds_of(publish) < 0.3
+
+
+@on_servers("redis", "sentinel")
+def test_health_check_of_a_frozen_broker_takes_no_second_wait(server, publisher):
+    options = publisher.app.conf.broker_transport_options
+    publisher.app.conf.broker_transport_options = {
+        **options,
+        "health_check_interval": 1,
+        "retry_on_timeout": True,
+        "socket_timeout": 30,
+    }
+    publish_surely()
+    time.sleep(1.1)
+    with server.frozen():
+        assert seconds_of(publish) <= PUBLISH_BOUND
 
 
 GEVENT = """
@@ -306,3 +430,76 @@ def test_fork_opens_its_own_connection(own_settings, tmp_path):
     subprocess.run(
         [sys.executable, "-c", FORK], check=True, cwd=tmp_path, env=environment
     )
+
+
+@on_servers("amqp")
+@pytest.mark.parametrize(("seconds", "delay"), [(0.2, 1), (1, 1), (1.001, 2)])
+def test_countdown_to_a_quorum_queue_is_rounded_up(server, seconds, delay, caplog):
+    host = publisher_of_host(
+        server.url,
+        task_default_queue="quorum",
+        task_default_queue_type="quorum",
+        task_default_exchange_type="topic",
+    )
+    with host.task.app.connection_for_write() as connection:
+        declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum")
+        wait_until(lambda: host.publish("x", timedelta(seconds=seconds)))
+        # Each of these queues waits for twice the time of the one before it.
+        name = {1: "celery_delayed_0", 2: "celery_delayed_1"}[delay]
+        assert connection.default_channel.basic_get(name, no_ack=True)
+    host.reset()
+    assert logged_levels(caplog) == []
+
+
+OWN_FAULTS = {
+    "QueueNotFound": {
+        "task_routes": {"host.task": {"queue": "unknown"}},
+        "task_create_missing_queues": False,
+    },
+    "SerializerNotInstalled": {"task_serializer": "unknown"},
+    "KeyError": {"broker_write_url": "unknown://"},
+    "ImportError": {"broker_write_url": "zookeeper://localhost"},
+    "ValueError": {"broker_write_url": "redis://:secret@localhost:port/"},
+    "TypeError": {"task_routes": {"host.task": 7}},
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), OWN_FAULTS.items(), ids=OWN_FAULTS)
+def test_wrong_setting_is_logged_once_and_pauses_nothing(
+    server, name, settings, caplog
+):
+    host = publisher_of_host(server.url, **settings)
+    assert [host.publish("x"), host.publish("x")] == [False, False]
+    [(level, text)] = logged_messages(caplog)
+    assert (level, name in text, "secret" in text) == ("ERROR", True, False)
+    assert seconds_of(lambda: host.publish_blocking("x")) < 0.5
+    host.reset()
+
+
+def test_argument_that_cannot_be_serialised_pauses_nothing(server):
+    host = publisher_of_host(server.url)
+    assert not host.publish(object())
+    assert host.publish("x")
+    host.reset()
+
+
+def test_slow_publish_says_once_that_publishing_is_paused(celery_app, caplog):
+    celery_app.use("memory://")
+
+    def be_slow(**kwargs):
+        time.sleep(0.6)
+
+    before_task_publish.connect(be_slow)
+    try:
+        assert [publish() for _ in range(3)] == [True, False, False]
+    finally:
+        before_task_publish.disconnect(be_slow)
+    assert logged_messages(caplog) == [("WARNING", PAUSED.format("was slow"))]
+
+
+@on_servers("redis")
+def test_fault_says_once_that_publishing_is_paused(publisher, server, at_once, caplog):
+    publisher.use(server.url_at(1))
+    assert at_once(lambda _: publish(), range(3)) == [False] * 3
+    reason = "failed (ConnectionError)"
+    assert logged_messages(caplog) == [("WARNING", PAUSED.format(reason))]

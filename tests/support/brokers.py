@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -280,12 +281,22 @@ class Sentinel(Redis):
         for other in self.others:
             other.stop()
 
-    def fail_over(self) -> None:
-        """Lose the master; the sentinels agree on the replica."""
-        self.kill()
+    def close(self) -> None:
+        self.stop()
+
+    def fail_over(self, is_lost: bool) -> None:
+        """Make the replica the master; the old master dies or becomes a replica."""
+        if is_lost:
+            self.kill()
         self.sentinels[0].response_to("SENTINEL FAILOVER main")
+        for sentinel in self.sentinels:
+            wait_until(partial(self._is_replaced, sentinel))
+        if not is_lost:
+            wait_until(lambda: b"role:slave" in self.response_to("INFO replication"))
+
+    def _is_replaced(self, sentinel: SentinelProcess) -> bool:
         new = f"address={LOOPBACK}:{self.replica.port}".encode()
-        wait_until(lambda: all(new in s.response_to("INFO sentinel") for s in self.sentinels))
+        return new in sentinel.response_to("INFO sentinel")
 
 
 class RabbitMQ(Broker):
