@@ -107,12 +107,14 @@ class BrokerPublisher:
         started = time.monotonic()
         for connection in self._connections(app):
             try:
-                return self._send_over(connection, send)
+                self._send_over(connection, send)
             except BROKER_FAULTS as error:
                 if time.monotonic() - started > self.AT_ONCE_SECONDS:
                     raise
                 # If the message did arrive, a second one does no harm.
                 fault = error
+            else:
+                return
         raise fault
 
     def _connections(self, app: Celery) -> Iterator["BrokerConnection"]:
@@ -176,7 +178,7 @@ class BrokerPublisher:
             return False
         self._paused_until = time.monotonic() + self.PAUSE_SECONDS
         logger.warning(
-            "Publishing %s, so it is paused for %g s: the sweep publishes what is lost.",
+            "Publishing %s and is paused for %g s: the sweep publishes what is lost.",
             reason,
             self.PAUSE_SECONDS,
         )

@@ -36,7 +36,7 @@ from support.steps import (
 pytestmark = pytest.mark.django_db(transaction=True)
 rows = PhoneVerification.objects
 PUBLISH_BOUND = 0.6
-PAUSED = "Publishing {}, so it is paused for 2 s: the sweep publishes what is lost."
+PAUSED = "Publishing {} and is paused for 2 s: the sweep publishes what is lost."
 
 
 def seconds_of(function):
