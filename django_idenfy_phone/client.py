@@ -7,6 +7,7 @@ that says what the caller can do next. The facts come from iDenfy's pages
 """
 
 import email.utils
+import ipaddress
 import os
 import re
 import socket
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import requests
 from django.utils import timezone
@@ -192,6 +194,7 @@ def _post(session: requests.Session, path: str, payload: dict[str, str]) -> Answ
                 json=payload,
                 auth=(conf.API_KEY, conf.API_SECRET),
                 headers=HEADERS,
+                proxies=_proxies(conf.API_URL),
                 timeout=(
                     min(CONNECT_TIMEOUT_SECONDS, seconds),
                     min(READ_TIMEOUT_SECONDS, seconds),
@@ -209,6 +212,22 @@ def _post(session: requests.Session, path: str, payload: dict[str, str]) -> Answ
     if len(body) > MAX_ANSWER_BYTES:
         raise OutcomeUnknown(f"HTTP {response.status_code}, oversized answer")
     return Answer(response.status_code, response.headers, _members(body))
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """Those of the environment, but none for loopback."""
+    host = urlsplit(url).hostname or ""
+    return {"no_proxy": host} if _is_loopback(host) else {}
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rstrip(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+    # Before Python 3.13, ::ffff:127.0.0.1 does not count as loopback by itself.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _members(body: bytes) -> dict[str, Any]:

@@ -118,4 +118,4 @@ def _read(line: bytes, stream: Any) -> Request:
         name, _colon, value = line.partition(": ")
         headers[name.lower()] = value
     body = stream.read(int(headers.get("content-length", 0)))
-    return Request(path, headers, json.loads(body))
+    return Request(path, headers, json.loads(body) if body else None)
