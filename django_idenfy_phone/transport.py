@@ -1,0 +1,233 @@
+"""One POST within a bounded time, and what its answer was. Only this module does HTTP.
+
+It knows how HTTP may fail; what iDenfy's answers mean is the client's business.
+"""
+
+import http.client
+import ipaddress
+import os
+import socket
+import ssl
+import threading
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+import requests
+from django.views.decorators.debug import sensitive_variables
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+
+from . import __version__
+from .exceptions import NeverSent, OutcomeUnknown
+
+CONNECT_TIMEOUT_SECONDS = 3.05
+READ_TIMEOUT_SECONDS = 8
+MAX_ANSWER_BYTES = 64 * 1024
+
+HEADERS = {
+    "Accept": "application/json",
+    # A server may compress in spite of this: see _inflate.
+    "Accept-Encoding": "identity",
+    "User-Agent": f"django-idenfy-phone/{__version__}",
+}
+
+# requests raises the same ConnectionError for "refused" and for "the server read the
+# request, then hung up". Only what it wraps proves that nothing was written.
+NEVER_LEFT = (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)
+
+_thread = threading.local()
+
+
+class Reply(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@sensitive_variables()
+def post(
+    session: requests.Session,
+    url: str,
+    payload: dict[str, str],
+    *,
+    auth: tuple[str, str],
+    seconds: float,
+) -> Reply:
+    """Make one request, which takes at most ``seconds`` in all.
+
+    Raises NeverSent or, where the request may have arrived, OutcomeUnknown.
+    """
+    try:
+        with (
+            _Deadline(seconds),
+            session.post(
+                url,
+                json=payload,
+                auth=auth,
+                headers=HEADERS,
+                proxies=_proxies(url),
+                timeout=(
+                    min(CONNECT_TIMEOUT_SECONDS, seconds),
+                    min(READ_TIMEOUT_SECONDS, seconds),
+                ),
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
+            status, headers = response.status_code, response.headers
+            body = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
+        body = _decode(body, headers.get("Content-Encoding", ""))
+    except (requests.RequestException, HTTPError, OSError, zlib.error) as error:
+        name = type(error).__name__
+        if _never_left(error):
+            raise NeverSent(name) from error
+        raise OutcomeUnknown(name) from error
+    if len(body) > MAX_ANSWER_BYTES:
+        raise OutcomeUnknown(f"HTTP {status}, oversized answer")
+    return Reply(status, headers, body)
+
+
+def _decode(body: bytes, encodings: str) -> bytes:
+    """Undo the encodings of Content-Encoding; the last one was applied last."""
+    for encoding in reversed(encodings.lower().split(",")):
+        if encoding.strip() in ("gzip", "x-gzip", "deflate"):
+            body = _inflate(body)
+    return body
+
+
+def _inflate(body: bytes) -> bytes:
+    """Decompress gzip or zlib, up to one byte more than an answer may have."""
+    data = b""
+    while body and len(data) <= MAX_ANSWER_BYTES:
+        inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        data += inflater.decompress(body, MAX_ANSWER_BYTES + 1 - len(data))
+        if not inflater.eof and len(data) <= MAX_ANSWER_BYTES:
+            raise zlib.error("cut off")
+        # Several gzip members may follow each other.
+        body = inflater.unused_data
+    return data
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """Those of the environment, but none for loopback."""
+    host = urlsplit(url).hostname or ""
+    return {"no_proxy": host} if _is_loopback(host) else {}
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rstrip(".")
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+    # Before Python 3.13, ::ffff:127.0.0.1 does not count as loopback by itself.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _never_left(error: BaseException) -> bool:
+    # Not __context__: a host may call this while it handles an error of its own.
+    wrapped = [*error.args, getattr(error, "reason", None)]
+    return isinstance(error, NEVER_LEFT) or any(
+        _never_left(cause) for cause in wrapped if isinstance(cause, BaseException)
+    )
+
+
+class _Deadline:
+    """Cuts off an answer that takes too long in all.
+
+    The timeout of requests restarts with each byte, so a server that sends one byte
+    at a time could hold a worker for hours.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._socket: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        _thread.deadline = self
+        self._timer.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._timer.cancel()
+
+    def watch(self, sock: socket.socket) -> None:
+        self._socket = sock
+        if not self._timer.is_alive():
+            self._cut()
+
+    def _cut(self) -> None:
+        if self._socket is not None:
+            # Not SSLSocket.shutdown, which removes the TLS state while the other
+            # thread reads with it.
+            with suppress(OSError):
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class _Response(http.client.HTTPResponse):
+    def _read_status(self) -> tuple[str, int, str]:
+        """Skip interim answers, such as 103; http.client skips only 100."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == 101:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+    def getresponse(self) -> Any:
+        _thread.deadline.watch(self.sock)
+        return super().getresponse()
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+    def getresponse(self) -> Any:
+        _thread.deadline.watch(self.sock)
+        return super().getresponse()
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+def new_session() -> requests.Session:
+    session = requests.Session()
+    session.mount("http://", _Adapter())
+    session.mount("https://", _Adapter())
+    return session
+
+
+def pooled_session() -> requests.Session:
+    """One session for each thread and process: no connection may cross a fork."""
+    if getattr(_thread, "pid", None) != os.getpid():
+        _thread.session, _thread.pid = new_session(), os.getpid()
+    session: requests.Session = _thread.session
+    return session
