@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import requests
 from django.views.decorators.debug import sensitive_variables
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
+from urllib3 import PoolManager
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError
 
 from . import __version__
 from .exceptions import NeverSent, OutcomeUnknown
@@ -35,10 +35,6 @@ HEADERS = {
     "Accept-Encoding": "identity",
     "User-Agent": f"django-idenfy-phone/{__version__}",
 }
-
-# requests raises the same ConnectionError for "refused" and for "the server read the
-# request, then hung up". Only what it wraps proves that nothing was written.
-NEVER_LEFT = (NewConnectionError, ConnectTimeoutError, ssl.SSLCertVerificationError)
 
 _thread = threading.local()
 
@@ -64,7 +60,7 @@ def post(
     """
     try:
         with (
-            _Deadline(seconds),
+            _Request(seconds) as request,
             session.post(
                 url,
                 json=payload,
@@ -81,12 +77,10 @@ def post(
         ):
             status, headers = response.status_code, response.headers
             body = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
-        body = _decode(body, headers.get("Content-Encoding", ""))
-    except (requests.RequestException, HTTPError, OSError, zlib.error) as error:
+    except (requests.RequestException, HTTPError, OSError) as error:
         name = type(error).__name__
-        if _never_left(error):
-            raise NeverSent(name) from error
-        raise OutcomeUnknown(name) from error
+        raise (OutcomeUnknown if request.is_written else NeverSent)(name) from error
+    body = _decode(body, headers.get("Content-Encoding", ""))
     if len(body) > MAX_ANSWER_BYTES:
         raise OutcomeUnknown(f"HTTP {status}, oversized answer")
     return Reply(status, headers, body)
@@ -96,7 +90,9 @@ def _decode(body: bytes, encodings: str) -> bytes:
     """Undo the encodings of Content-Encoding; the last one was applied last."""
     for encoding in reversed(encodings.lower().split(",")):
         if encoding.strip() in ("gzip", "x-gzip", "deflate"):
-            body = _inflate(body)
+            # Proxies that inflate a body may leave the header as it was.
+            with suppress(zlib.error):
+                body = _inflate(body)
     return body
 
 
@@ -129,28 +125,21 @@ def _is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def _never_left(error: BaseException) -> bool:
-    # Not __context__: a host may call this while it handles an error of its own.
-    wrapped = [*error.args, getattr(error, "reason", None)]
-    return isinstance(error, NEVER_LEFT) or any(
-        _never_left(cause) for cause in wrapped if isinstance(cause, BaseException)
-    )
-
-
-class _Deadline:
-    """Cuts off an answer that takes too long in all.
+class _Request:
+    """Knows whether it was written, and cuts off an answer that takes too long in all.
 
     The timeout of requests restarts with each byte, so a server that sends one byte
     at a time could hold a worker for hours.
     """
 
     def __init__(self, seconds: float) -> None:
+        self.is_written = False
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
 
     def __enter__(self) -> Self:
-        _thread.deadline = self
+        _thread.request = self
         self._timer.start()
         return self
 
@@ -181,41 +170,58 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Connection(HTTPConnection):
+    """A mixin: it marks the request of its thread as written.
+
+    requests raises the same errors for a connection that failed and for an answer that
+    was lost.
+    """
+
     response_class = _Response
+    _is_connecting = False
+
+    def connect(self) -> None:
+        self._is_connecting = True
+        try:
+            super().connect()
+        finally:
+            self._is_connecting = False
+        # ssl wraps a socket whose peer is gone without a handshake.
+        if isinstance(self.sock, ssl.SSLSocket) and self.sock.version() is None:
+            raise ConnectionError("closed before the handshake")
+
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        # What asks a proxy for a tunnel is no part of the request.
+        if not self._is_connecting:
+            _thread.request.is_written = True
+        super().send(data)
 
     def getresponse(self) -> Any:
-        _thread.deadline.watch(self.sock)
+        _thread.request.watch(self.sock)
         return super().getresponse()
-
-
-class _SecureConnection(HTTPSConnection):
-    response_class = _Response
-
-    def getresponse(self) -> Any:
-        _thread.deadline.watch(self.sock)
-        return super().getresponse()
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
 
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        _watch(self.poolmanager)
 
     def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
+        _watch(manager)
         return manager
 
 
-_POOLS = {"http": _Pool, "https": _SecurePool}
+def _watch(manager: PoolManager) -> None:
+    """Let all its connections be ours, those through a SOCKS proxy too."""
+    pools: dict[str, Any] = manager.pool_classes_by_scheme
+    for scheme, pool in pools.items():
+        if not issubclass(pool.ConnectionCls, _Connection):
+            connection = type("Connection", (_Connection, pool.ConnectionCls), {})
+            pool = type("Pool", (pool,), {"ConnectionCls": connection})
+        pools = pools | {scheme: pool}
+    manager.pool_classes_by_scheme = pools
 
 
 def new_session() -> requests.Session:

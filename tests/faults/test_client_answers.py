@@ -42,6 +42,7 @@ DRESSES = {
     "gzip of gzip": encoded(gzip.compress(gzip.compress(BODY)), "gzip, gzip"),
     "gzip of deflate": encoded(gzip.compress(zlib.compress(BODY)), "deflate,gzip"),
     "gzip members": encoded(b"".join(map(gzip.compress, HALVES)), "gzip"),
+    "no gzip": encoded(BODY, "gzip"),
     "identity": encoded(BODY, "identity"),
     "gzip in chunks": CHUNKED
     + b"content-encoding: gzip\r\n"
@@ -89,7 +90,6 @@ GZIP = gzip.compress(BODY)
 BROKEN = {
     "cut gzip": encoded(GZIP[:-9], "gzip"),
     "wrong checksum": encoded(GZIP[:-8] + b"\0" * 8, "gzip"),
-    "no gzip": encoded(BODY, "gzip"),
     "unknown encoding": encoded(GZIP, "br"),
     "cut chunks": CHUNKED + chunks(*HALVES)[:20],
     "only interim": b"HTTP/1.1 103 X\r\n\r\n",

@@ -82,6 +82,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
             *("-subj", "/CN=localhost", "-keyout", key, "-out", certificate),
+            *("-addext", "subjectAltName=DNS:localhost,DNS:idenfy.test"),
         ],
         check=True,
         capture_output=True,

@@ -5,8 +5,8 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Self
 
 # Writes the answer to one request.
@@ -67,6 +67,46 @@ def drip(data: bytes, pause: float = 0.1) -> Responder:
             time.sleep(pause)
 
     return respond
+
+
+@contextmanager
+def serve(handle: Callable[[socket.socket], object]) -> Iterator[int]:
+    """Yield the port of a server that handles each connection in a thread."""
+
+    def run(sock: socket.socket) -> None:
+        with sock, suppress(OSError):
+            handle(sock)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                sock, _address = listener.accept()
+                threading.Thread(target=run, args=[sock], daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def read_head(sock: socket.socket) -> bytes:
+    """Read a request up to the empty line, not a byte of what follows."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        if not byte:
+            break
+        head += byte
+    return head
+
+
+def read_request(sock: socket.socket) -> bytes:
+    head = read_head(sock)
+    _before, _name, after = head.lower().partition(b"content-length: ")
+    body, length = b"", int(after.split(b"\r\n")[0])
+    while len(body) < length:
+        body += sock.recv(length - len(body))
+    return head + body
 
 
 class Wire:
