@@ -3,14 +3,17 @@
 It knows how HTTP may fail; what iDenfy's answers mean is the client's business.
 """
 
+import _socket
 import http.client
 import ipaddress
 import os
 import socket
 import ssl
 import threading
+import time
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
@@ -20,7 +23,8 @@ from django.views.decorators.debug import sensitive_variables
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.util.connection import create_connection
 
 from . import __version__
 from .exceptions import NeverSent, OutcomeUnknown
@@ -77,7 +81,8 @@ def post(
         ):
             status, headers = response.status_code, response.headers
             body = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
-    except (requests.RequestException, HTTPError, OSError) as error:
+    # RuntimeError: no thread could be started.
+    except (requests.RequestException, HTTPError, OSError, RuntimeError) as error:
         name = type(error).__name__
         raise (OutcomeUnknown if request.is_written else NeverSent)(name) from error
     body = _decode(body, headers.get("Content-Encoding", ""))
@@ -126,37 +131,130 @@ def _is_loopback(host: str) -> bool:
 
 
 class _Request:
-    """Knows whether it was written, and cuts off an answer that takes too long in all.
+    """One request: until when it may take, and whether it was written.
 
     The timeout of requests restarts with each byte, so a server that sends one byte
-    at a time could hold a worker for hours.
+    at a time could hold a worker for hours. The watchdog cuts the request off.
     """
 
     def __init__(self, seconds: float) -> None:
+        self.ends_at = time.monotonic() + seconds
         self.is_written = False
-        self._socket: socket.socket | None = None
-        self._timer = threading.Timer(seconds, self._cut)
-        self._timer.daemon = True
+        self._socket: _socket.socket | None = None
+        self._watchdog = _the_watchdog()
 
     def __enter__(self) -> Self:
         _thread.request = self
-        self._timer.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._timer.cancel()
-
-    def watch(self, sock: socket.socket) -> None:
-        self._socket = sock
-        if not self._timer.is_alive():
-            self._cut()
-
-    def _cut(self) -> None:
+        self._watchdog.remove(self)
         if self._socket is not None:
-            # Not SSLSocket.shutdown, which removes the TLS state while the other
-            # thread reads with it.
+            self._socket.close()
+
+    def seconds_left(self) -> float:
+        seconds = self.ends_at - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError("no time is left")
+        return seconds
+
+    def watch(self, sock: Any) -> None:
+        """Cut this socket off, from now on, once no time is left."""
+        if self._socket is None:
+            # A descriptor of its own: the number of a closed one may be used again.
+            # The plain type works for the sockets of gevent, eventlet and ssl too.
+            self._socket = _socket.socket(fileno=_socket.dup(sock.fileno()))
+            self._watchdog.add(self)
+
+    def start_writing(self) -> None:
+        self.seconds_left()
+        self.is_written = True
+
+    def cut(self) -> None:
+        if self._socket is not None:
             with suppress(OSError):
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+
+class _Watchdog:
+    """One thread that cuts off the requests of this process when their time is over."""
+
+    def __init__(self) -> None:
+        self._requests: set[_Request] = set()
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    def add(self, request: _Request) -> None:
+        with self._changed:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, daemon=True)
+                thread.start()
+                self._thread = thread
+            self._requests.add(request)
+            self._changed.notify()
+
+    def remove(self, request: _Request) -> None:
+        with self._changed:
+            self._requests.discard(request)
+
+    def _run(self) -> None:
+        with self._changed:
+            while True:
+                now = time.monotonic()
+                for request in [each for each in self._requests if each.ends_at <= now]:
+                    request.cut()
+                    self._requests.remove(request)
+                first = min((each.ends_at for each in self._requests), default=None)
+                self._changed.wait(None if first is None else first - now)
+
+
+_watchdogs: dict[str, _Watchdog] = {}
+_lookups: dict[tuple[str, int], Future[list[Any]]] = {}
+
+
+def _forget_threads() -> None:
+    """A forked process has none of its parent's threads."""
+    _watchdogs.clear()
+    _lookups.clear()
+
+
+# Windows does not fork.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+def _the_watchdog() -> _Watchdog:
+    # Not made at import, which may come before gevent replaces the locks.
+    return _watchdogs.get("") or _watchdogs.setdefault("", _Watchdog())
+
+
+def _addresses(host: str, port: int, seconds: float) -> list[Any]:
+    """Resolve a name, waiting at most so long: getaddrinfo itself takes no timeout.
+
+    All who wait for one name share a thread, so that a slow resolver does not fill the
+    process with threads.
+    """
+    mine: Future[list[Any]] = Future()
+    lookup = _lookups.setdefault((host, port), mine)
+    if lookup is mine:
+        thread = threading.Thread(target=_look_up, args=(host, port, mine), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            del _lookups[host, port]
+            raise
+    return lookup.result(seconds)
+
+
+def _look_up(host: str, port: int, lookup: Future[list[Any]]) -> None:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        lookup.set_exception(OSError(type(error).__name__))
+    else:
+        lookup.set_result([address for *_rest, address in found])
+    finally:
+        del _lookups[host, port]
 
 
 class _Response(http.client.HTTPResponse):
@@ -194,12 +292,40 @@ class _Connection(HTTPConnection):
             self.connect()
         # What asks a proxy for a tunnel is no part of the request.
         if not self._is_connecting:
-            _thread.request.is_written = True
+            _thread.request.watch(self.sock)
+            _thread.request.start_writing()
         super().send(data)
 
-    def getresponse(self) -> Any:
-        _thread.request.watch(self.sock)
-        return super().getresponse()
+    def _new_conn(self) -> Any:
+        """Connect to one of the host's addresses; they share half of the time left.
+
+        The other half is for the handshake and the answer.
+        """
+        request: _Request = _thread.request
+        try:
+            sock = self._connect(request)
+            sock.settimeout(request.seconds_left())
+        except OSError as error:
+            raise NewConnectionError(self, type(error).__name__) from error
+        request.watch(sock)
+        return sock
+
+    def _connect(self, request: _Request) -> Any:
+        if hasattr(self, "_socks_options"):
+            return super()._new_conn()
+        addresses = _addresses(self._dns_host, self.port, request.seconds_left())
+        for number, address in enumerate(addresses, start=1):
+            share = request.seconds_left() / 2 / (len(addresses) - number + 1)
+            try:
+                return create_connection(
+                    address[:2],
+                    min(share, CONNECT_TIMEOUT_SECONDS),
+                    socket_options=self.socket_options,
+                )
+            except OSError:
+                if number == len(addresses):
+                    raise
+        raise OSError("no address")
 
 
 class _Adapter(HTTPAdapter):
