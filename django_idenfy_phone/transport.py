@@ -31,6 +31,7 @@ from .exceptions import NeverSent, OutcomeUnknown
 
 CONNECT_TIMEOUT_SECONDS = 3.05
 READ_TIMEOUT_SECONDS = 8
+MAX_IDLE_SECONDS = 4
 MAX_ANSWER_BYTES = 64 * 1024
 
 HEADERS = {
@@ -276,6 +277,7 @@ class _Connection(HTTPConnection):
 
     response_class = _Response
     _is_connecting = False
+    _used_at = 0.0
 
     def connect(self) -> None:
         self._is_connecting = True
@@ -295,6 +297,17 @@ class _Connection(HTTPConnection):
             _thread.request.watch(self.sock)
             _thread.request.start_writing()
         super().send(data)
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        self._used_at = time.monotonic()
+        return response
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it can be used again. Gateways forget idle connections silently."""
+        idle_seconds = time.monotonic() - self._used_at
+        return idle_seconds <= MAX_IDLE_SECONDS and super().is_connected
 
     def _new_conn(self) -> Any:
         """Connect to one of the host's addresses; they share half of the time left.
