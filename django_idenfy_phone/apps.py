@@ -8,4 +8,5 @@ class IdenfyPhoneConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks, tasks  # noqa: F401  Each registers its checks.
+        # Each registers its checks.
+        from . import checks, database_checks, tasks  # noqa: F401

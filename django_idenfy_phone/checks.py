@@ -1,25 +1,22 @@
-"""System checks: a wrong setting is found at start-up, and no value is printed."""
+"""System checks of the settings: no value is ever printed."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.contrib.auth import get_user_model
 from django.core.checks import ERROR, CheckMessage, Error, Tags, Warning, register
-from django.db import connections, router
 from django.utils.module_loading import import_string
 from phonenumbers import SUPPORTED_REGIONS
 
 from .conf import DEFAULT_SEND_LIMITS, PREFIX, Settings, conf, parse_limit
-from .models import primary_alias
 from .phone import NUMBER_TYPES
 
 APP = "django_idenfy_phone"
 DAY = timedelta(days=1)
+SENDER_NAME = "[!-~]([ -~]{0,9}[!-~])?"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
 # What libphonenumber takes for the mobile numbers of the first is of the second, or
@@ -55,12 +52,6 @@ def _is_bare_url(url: object) -> bool:
         parts.scheme == "http" and host in LOOPBACK
     )
     return bool(host) and "@" not in parts.netloc and is_bare and is_private
-
-
-def _is_sender_name(value: object) -> bool:
-    return value is None or (
-        isinstance(value, str) and bool(re.fullmatch("[!-~]([ -~]{0,9}[!-~])?", value))
-    )
 
 
 def _is_some_of(value: object, known: set[str]) -> bool:
@@ -125,7 +116,7 @@ class Rule(NamedTuple):
 
     number: int
     name: str
-    is_valid: Callable[[Any], bool]
+    is_valid: Callable[[Any], object]
     problem: str
     hint: str
 
@@ -182,7 +173,10 @@ RULES = (
     Rule(
         5,
         "SENDER_NAME",
-        _is_sender_name,
+        lambda value: (
+            value is None
+            or (isinstance(value, str) and re.fullmatch(SENDER_NAME, value))
+        ),
         "must be 1 to 11 plain characters.",
         "iDenfy takes at most 11. Leave it out for iDenfy's own name.",
     ),
@@ -315,38 +309,6 @@ def check_abuse(**kwargs: Any) -> Iterator[CheckMessage]:
         )
 
 
-@register(Tags.database)
-def check_durability(
-    databases: Sequence[str] | None = None, **kwargs: Any
-) -> Iterator[CheckMessage]:
-    """Runs with ``migrate`` and with ``check --database``."""
-    using = primary_alias()
-    if using in (databases or ()) and not _is_durable(using):
-        yield _warning(
-            11,
-            "A crash of the database server may lose commits that it confirmed.",
-            "A send could then be paid twice. Set fsync = on (PostgreSQL), "
-            "innodb_flush_log_at_trx_commit = 1 (MariaDB, MySQL) or PRAGMA "
-            "synchronous = FULL (SQLite).",
-        )
-
-
-def _is_durable(using: str) -> bool:
-    queries = {
-        "postgresql": ("SHOW fsync", ("on",)),
-        "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", (1,)),
-        # FULL and EXTRA.
-        "sqlite": ("PRAGMA synchronous", (2, 3)),
-    }
-    connection = connections[using]
-    if connection.vendor not in queries:
-        return True
-    query, safe_values = queries[connection.vendor]
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        return cursor.fetchone()[0] in safe_values
-
-
 @register
 def check_regions(**kwargs: Any) -> Iterator[CheckMessage]:
     # Invalid ones have their own errors.
@@ -375,44 +337,10 @@ def check_names(**kwargs: Any) -> Iterator[CheckMessage]:
 
 
 @register
-def check_project(**kwargs: Any) -> Iterator[CheckMessage]:
+def check_time_zones(**kwargs: Any) -> Iterator[CheckMessage]:
     if not settings.USE_TZ:
         yield _warning(
             5,
             "USE_TZ is off.",
             "When the clocks change, codes end an hour early or late.",
         )
-    if primary_alias() != router.db_for_write(get_user_model()):
-        yield Error(
-            "Users and phone verifications live in different databases.",
-            hint="A row has a foreign key to its user: route both to one database.",
-            id=f"{APP}.E019",
-        )
-
-
-@register
-def check_sqlite(**kwargs: Any) -> Iterator[CheckMessage]:
-    alias = primary_alias()
-    if alias not in connections or connections[alias].vendor != "sqlite":
-        return
-    database = connections.settings[alias]
-    options = database["OPTIONS"]
-    is_immediate = str(options.get("transaction_mode")).upper() == "IMMEDIATE"
-    command = str(options.get("init_command"))
-    sets_wal = re.search("journal_mode *= *[\"']?wal", command, re.IGNORECASE)
-    if not (is_immediate and (sets_wal or _is_in_wal_mode(database["NAME"]))):
-        yield _warning(
-            9,
-            "SQLite runs without WAL or without IMMEDIATE transactions.",
-            'Requests would fail as "database is locked": set "transaction_mode": '
-            '"IMMEDIATE" and "init_command": "PRAGMA journal_mode=WAL" in OPTIONS.',
-        )
-
-
-def _is_in_wal_mode(name: object) -> bool:
-    """Whether the header of a database file says so, as sqlite.org/fileformat tells."""
-    try:
-        with Path(str(name)).open("rb") as file:
-            return file.read(20)[18:] == b"\x02\x02"
-    except (OSError, ValueError):
-        return False

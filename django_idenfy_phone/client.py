@@ -164,11 +164,8 @@ def _post(session: requests.Session, path: str, payload: dict[str, str]) -> Answ
         auth=(conf.API_KEY, conf.API_SECRET),
         seconds=conf.TIMEOUT,
     )
-    return Answer(reply.status, reply.headers, _members(reply.body))
-
-
-def _members(body: bytes) -> dict[str, Any]:
     try:
-        return load_object(body.removeprefix(codecs.BOM_UTF8))
+        members = load_object(reply.body.removeprefix(codecs.BOM_UTF8))
     except ValueError:
-        return {}
+        members = {}
+    return Answer(reply.status, reply.headers, members)

@@ -4,7 +4,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -37,6 +37,8 @@ from .transitions import MAX_SEND_ATTEMPTS, SEND_LEASE
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# After these a send is safe to repeat.
+Repeatable = NeverSent | RateLimited
 JITTER_BASE = timedelta(seconds=2)
 JITTER_CAP = timedelta(seconds=30)
 
@@ -70,30 +72,28 @@ def claim(pk: uuid.UUID) -> PhoneVerification | None:
     Returns the changed row: sending for SEND_LEASE, queued until its slot, or failed
     where that slot comes too late. None where the row is not due.
     """
+    rows = PhoneVerification.objects
 
     def claim_or_reserve() -> PhoneVerification | None:
         with durable_transaction(primary_alias()):
             provider_gate = gate.acquire()
             now = timezone.now()
-            row = PhoneVerification.objects.due_row(pk, now).first()
+            row = rows.due_row(pk, now).first()
             if row is None:
                 return None
             slot = gate.reserve_slot(provider_gate, row, now)
-            if not _transition_for_slot(row, slot, now):
+            if slot <= now:
+                has_changed = rows.start_sending(pk, now)
+            elif slot < row.send_by:
+                has_changed = rows.wait_for_slot(pk, slot, now)
+            else:
+                has_changed = rows.fail_as_late(pk, now)
+            if not has_changed:
                 return None
             provider_gate.save(using=primary_alias())
-            return PhoneVerification.objects.get(pk=pk)
+            return rows.get(pk=pk)
 
     return retry_on_abort(claim_or_reserve, primary_alias())
-
-
-def _transition_for_slot(row: PhoneVerification, slot: datetime, now: datetime) -> bool:
-    rows = PhoneVerification.objects
-    if slot <= now:
-        return rows.start_sending(row, now)
-    if slot < row.send_by:
-        return rows.wait_for_slot(row, slot, now)
-    return rows.fail_as_late(row, now)
 
 
 @sensitive_variables("request_id")
@@ -115,9 +115,7 @@ def _send(row: PhoneVerification) -> timedelta | None:
     return None
 
 
-def _send_again(
-    row: PhoneVerification, error: NeverSent | RateLimited
-) -> timedelta | None:
+def _send_again(row: PhoneVerification, error: Repeatable) -> timedelta | None:
     """T3, or T4 where no attempts or no time are left."""
     delay = _retry_delay(row, error)
     next_send_at = timezone.now() + delay
@@ -126,15 +124,14 @@ def _send_again(
         _fail(row, error)
     else:
         logger.warning("Verification %s: %s, trying again.", row.pk, error)
-        is_last = not _write(
-            partial(PhoneVerification.objects.requeue, row, next_send_at)
-        )
+        requeue = partial(PhoneVerification.objects.requeue, row, next_send_at)
+        is_last = not _write(requeue)
     if isinstance(error, RateLimited):
         _write(partial(gate.pause_sends, next_send_at))
     return None if is_last else delay
 
 
-def _retry_delay(row: PhoneVerification, error: NeverSent | RateLimited) -> timedelta:
+def _retry_delay(row: PhoneVerification, error: Repeatable) -> timedelta:
     """As long as iDenfy said, else full jitter, whose cap doubles each attempt."""
     if isinstance(error, RateLimited) and error.retry_after is not None:
         return error.retry_after

@@ -115,7 +115,12 @@ def note_account_fault(
         source = _source_of(row)
         if source not in gate.account_fault_sources:
             gate.account_fault_sources = [*gate.account_fault_sources, source][-KEPT:]
-        if is_key_refused or _is_faulty(gate):
+        numbers = {number for number, _owner in gate.account_fault_sources}
+        owners = {owner for _number, owner in gate.account_fault_sources}
+        is_common = (
+            len(numbers) >= MIN_FAULTY_NUMBERS and len(owners) >= MIN_FAULTY_OWNERS
+        )
+        if is_key_refused or is_common:
             gate.account_paused_until = now + pacing.ACCOUNT_PAUSE
             gate.account_faults, gate.account_fault_sources = 0, []
         alarmed_at = gate.alarmed_at
@@ -131,12 +136,6 @@ def _source_of(row: PhoneVerification) -> list[str]:
     """Keyed hashes of the number, and of its user, or its network without a user."""
     owner = f"network {row.network}" if row.user_id is None else f"user {row.user_id}"
     return [keyed_hashes(SALT, value)[0] for value in (row.phone_number.as_e164, owner)]
-
-
-def _is_faulty(gate: ProviderGate) -> bool:
-    numbers = {number for number, _owner in gate.account_fault_sources}
-    owners = {owner for _number, owner in gate.account_fault_sources}
-    return len(numbers) >= MIN_FAULTY_NUMBERS and len(owners) >= MIN_FAULTY_OWNERS
 
 
 def note_success() -> None:

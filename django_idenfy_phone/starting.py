@@ -24,11 +24,10 @@ def user_id_of(user: Any) -> Any:
     try:
         user_id = _key_field().to_python(user.pk)
         _key_field().run_validators(user_id)
-        is_possible = _is_possible(user_id, user.pk)
+        if not _is_possible(user_id, user.pk):
+            raise UnknownUser
     except (ValidationError, ValueError, OverflowError):
         raise UnknownUser from None
-    if not is_possible:
-        raise UnknownUser
     return user_id
 
 

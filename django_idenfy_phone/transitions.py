@@ -10,10 +10,8 @@ T1b  queued → queued                     due, and the gate's next slot comes l
 T2   sending, failed(unknown) → sent     own attempt; iDenfy gave a request_id
 T3   sending → queued                    own attempt; the request surely never left, or
                                          surely was not accepted
-T4   sending → failed                    own attempt; a definite refusal, or T3 without
-                                         attempts or time left
-T5   sending → failed(unknown)           own attempt; it may have been sent; or the
-                                         lease has ended
+T4   sending → failed                    own attempt; refused, or too late for T3
+T5   sending → failed(unknown)           own attempt; maybe sent, or its lease has ended
 T6   queued → failed(too_late)           send_by has passed, or comes before the slot
 T7   sent → sent                         the caller owns it, before expires_at, checks
                                          are left, no check is in flight: spends one
@@ -148,42 +146,30 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         return retry_on_abort(update_and_fetch, self.db)
 
-    def _committing_durably(self) -> Self:
-        return self.filter(durable_commit(self.db))
-
-    def start_sending(self, row: "PhoneVerification", now: datetime) -> bool:
+    def start_sending(self, pk: uuid.UUID, now: datetime) -> bool:
         """T1: lease a due row for SEND_LEASE. Joins the claim's transaction.
 
         The commit is durable: a crash that forgets it would send the row again.
         """
-        changed = (
-            self.due_row(row.pk, now)
-            ._committing_durably()
-            .update(
-                status=Status.SENDING,
-                send_attempts=F("send_attempts") + 1,
-                claimed_at=now,
-                lease_until=now + SEND_LEASE,
-                slot_reserved=False,
-            )
+        due = self.due_row(pk, now).filter(durable_commit(self.db))
+        changed = due.update(
+            status=Status.SENDING,
+            send_attempts=F("send_attempts") + 1,
+            claimed_at=now,
+            lease_until=now + SEND_LEASE,
+            slot_reserved=False,
         )
         return changed > 0
 
-    def wait_for_slot(
-        self, row: "PhoneVerification", slot: datetime, now: datetime
-    ) -> bool:
+    def wait_for_slot(self, pk: uuid.UUID, slot: datetime, now: datetime) -> bool:
         """T1b: the gate reserved ``slot`` for it. Joins the claim's transaction."""
-        changed = self.due_row(row.pk, now).update(
-            next_send_at=slot, slot_reserved=True
-        )
-        return changed > 0
+        due = self.due_row(pk, now)
+        return due.update(next_send_at=slot, slot_reserved=True) > 0
 
-    def fail_as_late(self, row: "PhoneVerification", now: datetime) -> bool:
+    def fail_as_late(self, pk: uuid.UUID, now: datetime) -> bool:
         """T6: its slot would come after send_by. Joins the claim's transaction."""
-        changed = self.due_row(row.pk, now).update(
-            status=Status.FAILED, failure=Failure.TOO_LATE
-        )
-        return changed > 0
+        due = self.due_row(pk, now)
+        return due.update(status=Status.FAILED, failure=Failure.TOO_LATE) > 0
 
     def _attempt(self, row: "PhoneVerification") -> Self:
         return self.filter(pk=row.pk, send_attempts=row.send_attempts)
@@ -195,16 +181,13 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         """
         given_up = Q(status=Status.FAILED, failure=Failure.UNKNOWN)
         assert row.claimed_at is not None
-        return (
-            self._attempt(row)
-            .filter(Q(status=Status.SENDING) | given_up)
-            ._transition(
-                status=Status.SENT,
-                request_id=request_id,
-                sent_at=timezone.now(),
-                expires_at=row.claimed_at + conf.CODE_LIFETIME,
-                failure="",
-            )
+        attempt = self._attempt(row).filter(Q(status=Status.SENDING) | given_up)
+        return attempt._transition(
+            status=Status.SENT,
+            request_id=request_id,
+            sent_at=timezone.now(),
+            expires_at=row.claimed_at + conf.CODE_LIFETIME,
+            failure="",
         )
 
     def requeue(self, row: "PhoneVerification", next_send_at: datetime) -> bool:
@@ -212,16 +195,13 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         Only where the request surely never left, or surely was not accepted.
         """
-        return (
-            self._attempt(row)
-            .filter(status=Status.SENDING)
-            ._transition(
-                status=Status.QUEUED,
-                next_send_at=next_send_at,
-                slot_reserved=False,
-                claimed_at=None,
-                lease_until=None,
-            )
+        attempt = self._attempt(row).filter(status=Status.SENDING)
+        return attempt._transition(
+            status=Status.QUEUED,
+            next_send_at=next_send_at,
+            slot_reserved=False,
+            claimed_at=None,
+            lease_until=None,
         )
 
     def fail(self, row: "PhoneVerification", failure: str, provider_code: str) -> bool:
@@ -229,12 +209,9 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         ``provider_code`` is the constant of iDenfy's error body, "" for none.
         """
-        return (
-            self._attempt(row)
-            .filter(status=Status.SENDING)
-            ._transition(
-                status=Status.FAILED, failure=failure, provider_code=provider_code[:64]
-            )
+        attempt = self._attempt(row).filter(status=Status.SENDING)
+        return attempt._transition(
+            status=Status.FAILED, failure=failure, provider_code=provider_code[:64]
         )
 
     def settle(self) -> list[uuid.UUID]:
@@ -319,7 +296,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
                 status=Status.SENT,
                 expires_at__gt=now,
             )
-            ._committing_durably()
+            .filter(durable_commit(self.db))
             ._transition_and_fetch(
                 pk, checks=F("checks") + 1, checking_until=now + CHECK_LEASE
             )

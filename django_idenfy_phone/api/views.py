@@ -81,10 +81,10 @@ class StartView(VerificationView):
         row, is_new = services.start_or_repeat(
             start, guard=lambda: run_guard(request, start.phone_number)
         )
-        data = VerificationSerializer(row).data
-        status = 202 if is_new else 200
         url = _detail_url(request, row.pk)
-        return Response(data, status=status, headers={"Location": url} if url else None)
+        headers = {"Location": url} if url else None
+        data = VerificationSerializer(row).data
+        return Response(data, 202 if is_new else 200, headers=headers)
 
 
 @sensitive_variables("phone_number")

@@ -36,7 +36,8 @@ REDUNDANT = {
     # The UPDATE of each row has the same condition.
     ("settle", "ending.condition"),
     # Only PostgreSQL needs it: see test_durability.
-    ("_committing_durably", "durable_commit(self.db)"),
+    ("start_sending", "durable_commit(self.db)"),
+    ("begin_check", "durable_commit(self.db)"),
     # Only failed rows have a failure: the UPDATE that sets one sets the other.
     ("counted", "status=Status.FAILED"),
 }
