@@ -14,9 +14,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from amqp.exceptions import ConnectionError as AMQPConnectionError
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import ChannelError, OperationalError
+from kombu.exceptions import ConnectionError as AMQPConnectionError
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,11 @@ class BrokerPublisher:
             self._publish(argument, countdown)
             is_published = True
         except BROKER_FAULTS as error:
-            self._note_fault(error, started)
+            # Kombu calls any KeyError a fault of Redis.
+            if isinstance(error.__cause__, LookupError):
+                self._log_own_fault(error.__cause__)
+            else:
+                self._note_fault(error, started)
         except Exception as error:
             self._log_own_fault(error)
         # An eager task is the sending itself: no broker is slow.
@@ -184,7 +188,7 @@ class BrokerPublisher:
         )
         return True
 
-    def _log_own_fault(self, error: Exception) -> None:
+    def _log_own_fault(self, error: BaseException) -> None:
         if time.monotonic() < self._log_after:
             return
         self._log_after = time.monotonic() + self.LOG_EVERY_SECONDS
@@ -212,16 +216,16 @@ class BrokerConnection:
         self.is_amqp = probe.transport.driver_name == "py-amqp"
         host_options = probe.transport_options or {}
         own_options = self._timeouts(probe.transport.driver_type, host_options)
-        is_sentinel = broker.startswith("sentinel:")
         self.connection = app.connection_for_write(
-            # Password and database of Redis stand in the first URL of the sentinels.
-            None if is_sentinel else broker or None,
             connect_timeout=timeout_seconds,
             transport_options={**host_options, **TRANSPORT_OPTIONS, **own_options},
         )
-        if is_sentinel:
+        if broker.startswith("sentinel:"):
             # Kombu would ask all of them in turn, each for the whole time.
             self.connection.alt = [broker]
+        elif broker != (probe.alt or [""])[0]:
+            # As Celery does: what the URL leaves out is that of the first one.
+            self.connection.switch(broker)
         self.producer = app.amqp.Producer(self.connection, auto_declare=False)
         self.used_at = 0.0
 
@@ -244,6 +248,7 @@ class BrokerConnection:
         if self.is_amqp:
             return {
                 "confirm_publish": True,
+                "connect_timeout": self.timeout_seconds,
                 "read_timeout": self.timeout_seconds,
                 "write_timeout": self.timeout_seconds,
             }
@@ -251,7 +256,11 @@ class BrokerConnection:
 
     def open(self) -> None:
         if self.is_amqp and not self.connection.connected:
-            self.connection.default_channel  # noqa: B018
+            try:
+                self.connection.default_channel  # noqa: B018
+            except (AMQPConnectionError, ChannelError) as error:
+                # A refused login is a fault of the broker; a refused message is not.
+                raise OperationalError(type(error).__name__) from error
             # read_timeout and write_timeout are socket options, which gevent ignores.
             self._socket.settimeout(self.timeout_seconds)
 

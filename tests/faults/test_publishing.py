@@ -478,6 +478,36 @@ def test_wrong_setting_is_logged_once_and_pauses_nothing(
     host.reset()
 
 
+@on_servers("redis")
+def test_unknown_compression_pauses_nothing(server, caplog):
+    host = publisher_of_host(server.url, task_compression="unknown")
+    assert [host.publish("x"), host.publish("x")] == [False, False]
+    assert logged_levels(caplog) == ["ERROR"]
+    host.reset()
+
+
+@on_servers("amqp")
+def test_refused_login_moves_on_to_the_next_broker(server, publisher):
+    refused = server.url.replace("://", "://guest:wrong@")
+    publisher.use(f"{refused};{server.url}")
+    publish_surely()
+
+
+@on_servers("amqp")
+def test_connect_timeout_of_the_host_is_overridden(server, publisher):
+    publisher.app.conf.broker_transport_options = {"connect_timeout": 4}
+    with brokers.full_backlog() as port:
+        publisher.use(server.url_at(port))
+        assert seconds_of(publish) <= PUBLISH_BOUND
+
+
+@on_servers("redis")
+def test_next_broker_has_the_database_of_the_first_url(server, publisher):
+    publisher.use(f"redis://{LOOPBACK}:1/3;redis://{LOOPBACK}:{server.port}")
+    publish_surely()
+    assert server.response_to("SELECT 3\r\nLLEN celery").endswith(b":1\r\n")
+
+
 def test_argument_that_cannot_be_serialised_pauses_nothing(server):
     host = publisher_of_host(server.url)
     assert not host.publish(object())
