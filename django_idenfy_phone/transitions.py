@@ -245,8 +245,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
                     late = self.filter(ending.condition).order_by()
                     locked = late.select_for_update(skip_locked=True)
                     pks = list(locked.values_list("pk", flat=True)[:SLICE])
-                    rows = self.filter(ending.condition, pk__in=pks)
-                    ended += rows.update(**ending.changes) if pks else 0
+                    ended += late.filter(pk__in=pks).update(**ending.changes)
                     if "failure" in ending.changes:
                         failed += pks
             return ended, failed

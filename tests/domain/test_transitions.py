@@ -210,6 +210,15 @@ def test_settle_slice_ends_rows_as_settle_does(make):
     assert rows.settle_slice() == (0, [])
 
 
+def test_settle_slice_ends_at_most_500_rows_of_a_kind():
+    late = ago(seconds=1)
+    rows.bulk_create(
+        PhoneVerification(phone_number=NUMBER, region="LT", send_by=late)
+        for _ in range(501)
+    )
+    assert [rows.settle_slice()[0] for _ in range(3)] == [500, 1, 0]
+
+
 def test_settle_returns_each_row_that_it_failed(make):
     late = {make("queued", send_by=ago(seconds=1)).pk for _ in range(2)}
     assert set(rows.settle()) == late
