@@ -112,17 +112,18 @@ def note_account_fault(
 
     def note(gate: ProviderGate) -> bool:
         gate.account_faults += 1
-        source = _source_of(row)
-        if source not in gate.account_fault_sources:
-            gate.account_fault_sources = [*gate.account_fault_sources, source][-KEPT:]
-        numbers = {number for number, _owner in gate.account_fault_sources}
-        owners = {owner for _number, owner in gate.account_fault_sources}
+        sources = gate.account_fault_sources.split()
+        if (source := _source_of(row)) not in sources:
+            sources = [*sources, source][-KEPT:]
+        gate.account_fault_sources = " ".join(sources)
+        numbers = {each.partition(":")[0] for each in sources}
+        owners = {each.partition(":")[2] for each in sources}
         is_common = (
             len(numbers) >= MIN_FAULTY_NUMBERS and len(owners) >= MIN_FAULTY_OWNERS
         )
         if is_key_refused or is_common:
             gate.account_paused_until = now + pacing.ACCOUNT_PAUSE
-            gate.account_faults, gate.account_fault_sources = 0, []
+            gate.account_faults, gate.account_fault_sources = 0, ""
         alarmed_at = gate.alarmed_at
         if alarmed_at and timedelta(0) <= now - alarmed_at < ALARM_INTERVAL:
             return False
@@ -132,16 +133,18 @@ def note_account_fault(
     return _change(note)
 
 
-def _source_of(row: PhoneVerification) -> list[str]:
-    """Keyed hashes of the number, and of its user, or its network without a user."""
+def _source_of(row: PhoneVerification) -> str:
+    """Keyed hashes of number and owner: its user, or its network without a user."""
     owner = f"network {row.network}" if row.user_id is None else f"user {row.user_id}"
-    return [keyed_hashes(SALT, value)[0] for value in (row.phone_number.as_e164, owner)]
+    number_hash, *_old = keyed_hashes(SALT, row.phone_number.as_e164)
+    owner_hash, *_old = keyed_hashes(SALT, owner)
+    return f"{number_hash}:{owner_hash}"
 
 
 def note_success() -> None:
     """Set the count of account faults in a row to zero."""
     faulty = ProviderGate.objects.filter(pk=GATE_ID, account_faults__gt=0)
-    faulty.update(account_faults=0, account_fault_sources=[])
+    faulty.update(account_faults=0, account_fault_sources="")
 
 
 def _change(change: Callable[[ProviderGate], T]) -> T:

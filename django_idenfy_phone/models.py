@@ -242,9 +242,9 @@ class ProviderGate(models.Model):
     sends_paused_until = models.DateTimeField(null=True)
     account_paused_until = models.DateTimeField(null=True)
     checks_paused_until = models.DateTimeField(null=True)
-    # Refusals of the account in a row, and keyed hashes of their numbers and owners.
+    # Refusals of the account in a row, and where they came from: see gate.
     account_faults = models.PositiveIntegerField(default=0)
-    account_fault_sources = models.JSONField(default=list)
+    account_fault_sources = models.TextField(default="")
     alarmed_at = models.DateTimeField(null=True)
 
     objects = PrimaryManager["ProviderGate"]()

@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
                 ("account_paused_until", models.DateTimeField(null=True)),
                 ("checks_paused_until", models.DateTimeField(null=True)),
                 ("account_faults", models.PositiveIntegerField(default=0)),
-                ("account_fault_sources", models.JSONField(default=list)),
+                ("account_fault_sources", models.TextField(default="")),
                 ("alarmed_at", models.DateTimeField(null=True)),
             ],
             options={
