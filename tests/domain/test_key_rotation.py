@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.test import override_settings
 
-from django_idenfy_phone import services
+from django_idenfy_phone import idempotency, services
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from support.constants import NUMBER
 from support.steps import refusal_of, start, start_and_expire
@@ -71,3 +71,10 @@ def test_both_releases_lock_the_same_rows(user):
     # User and block are the same; the number is another one.
     assert len(old_keys & set(locked[:6])) == 2
     assert len(new_keys - old_keys) == 4
+
+
+def test_key_of_the_last_day_is_never_released(user, clock):
+    row = start(user, idempotency_key=KEY)
+    clock.move(timedelta(days=1) - timedelta(seconds=1))
+    idempotency.release([row.idempotency_key])
+    assert PhoneVerification.objects.exclude(idempotency_key=None).get() == row
