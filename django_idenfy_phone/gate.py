@@ -49,16 +49,26 @@ def acquire() -> ProviderGate:
 def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> datetime:
     """When a due row may be sent: ``now``, or a later slot that is reserved for it.
 
-    A slot at ``row.send_by`` or later is not reserved: the row is too late. The caller
-    has acquired the gate, and saves it afterwards.
+    A row that comes in its slot is sent if the sends before it leave room: after an
+    outage many come at once. Else it tries again at a random time. A slot at
+    ``row.send_by`` or later is not reserved: the row is too late. The caller has
+    acquired the gate, and saves it afterwards.
     """
-    if row.slot_reserved and gate.sends_resume_at(now) <= now:
-        return now
-    slot = gate.next_slot(now)
-    rate = conf.SEND_RATE
-    if rate is not None and slot < row.send_by:
+    resumes_at, rate = gate.sends_resume_at(now), conf.SEND_RATE
+    if rate is None:
+        return resumes_at
+    sent_arrival = gate.sent_arrival(now, rate)
+    if row.slot_reserved:
+        slot = pacing.slot_for(sent_arrival, resumes_at, rate)
+        if now < slot < row.send_by:
+            return pacing.next_try(row.created_at, slot, row.send_by)
+    else:
         arrival = gate.theoretical_arrival(now, rate)
-        gate.theoretical_arrival_at = arrival + rate.interval
+        slot = pacing.slot_for(arrival, resumes_at, rate)
+        if slot < row.send_by:
+            gate.theoretical_arrival_at = arrival + rate.interval
+    if slot <= now:
+        gate.sent_arrival_at = sent_arrival + rate.interval
     return slot
 
 
@@ -82,9 +92,11 @@ def pause_sends(until: datetime) -> None:
         now = timezone.now()
         gate.sends_paused_until = max(until, gate.pause_ends_at(Pause.SENDS, now))
         if rate := conf.SEND_RATE:
-            gate.theoretical_arrival_at = pacing.arrival_after_pause(
-                gate.theoretical_arrival(now, rate), gate.sends_paused_until, rate
+            earliest = pacing.arrival_after_pause(gate.sends_paused_until, rate)
+            gate.theoretical_arrival_at = max(
+                gate.theoretical_arrival(now, rate), earliest
             )
+            gate.sent_arrival_at = max(gate.sent_arrival(now, rate), earliest)
 
     _change(pause)
 

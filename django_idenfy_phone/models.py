@@ -238,7 +238,9 @@ class ProviderGate(models.Model):
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=GATE_ID)
     acquired_at = models.DateTimeField(null=True)
+    # GCRA's theoretical arrival times: by the slots so far, and by the sends so far.
     theoretical_arrival_at = models.DateTimeField(null=True)
+    sent_arrival_at = models.DateTimeField(null=True)
     sends_paused_until = models.DateTimeField(null=True)
     account_paused_until = models.DateTimeField(null=True)
     checks_paused_until = models.DateTimeField(null=True)
@@ -273,13 +275,20 @@ class ProviderGate(models.Model):
         )
 
     def theoretical_arrival(self, now: datetime, rate: Limit) -> datetime:
-        """GCRA's theoretical arrival time of the next send."""
-        return pacing.theoretical_arrival(
+        """GCRA's theoretical arrival time of the next slot."""
+        by_slots = pacing.theoretical_arrival(
             self.theoretical_arrival_at,
             self.sends_resume_at(now),
             now,
             rate,
             conf.SEND_DEADLINE,
+        )
+        return max(by_slots, self.sent_arrival(now, rate))
+
+    def sent_arrival(self, now: datetime, rate: Limit) -> datetime:
+        """GCRA's theoretical arrival time of the next send that has a slot."""
+        return pacing.theoretical_arrival(
+            self.sent_arrival_at, self.sends_resume_at(now), now, rate
         )
 
     def next_slot(self, now: datetime) -> datetime:

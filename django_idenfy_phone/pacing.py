@@ -5,9 +5,14 @@ arrival time: when the next send would come if all of them kept exactly to the r
 send may leave ``burst_duration`` before that time. So in any t seconds at most
 SEND_BURST sends leave, and those that the rate allows in t seconds.
 
+Two such times are kept: one moves with each reserved slot, so that waiting rows come
+one after the other, and one with each send. Slots that passed during an outage are
+thus no licence to send many at once.
+
 ``Pause`` names the three pauses.
 """
 
+import random
 from datetime import datetime, timedelta
 
 from django.db.models import TextChoices
@@ -61,15 +66,15 @@ def theoretical_arrival(
     resumes_at: datetime,
     now: datetime,
     rate: Limit,
-    send_deadline: timedelta,
+    longest_wait: timedelta = timedelta(0),
 ) -> datetime:
     """The theoretical arrival time of the next send.
 
     ``stored`` is what the last send left. ``resumes_at`` is the end of all pauses,
     ``now`` where there is none. No slot lies further ahead than the longer of the
-    pauses and ``send_deadline``.
+    pauses and ``longest_wait``.
     """
-    longest = max(resumes_at - now, send_deadline) + rate.interval * SEND_BURST
+    longest = max(resumes_at - now, longest_wait) + rate.interval * SEND_BURST
     return max(resumes_at, plausible_or_now(stored, now, longest))
 
 
@@ -78,6 +83,17 @@ def slot_for(arrival: datetime, resumes_at: datetime, rate: Limit) -> datetime:
     return max(resumes_at, arrival - burst_duration(rate))
 
 
-def arrival_after_pause(arrival: datetime, until: datetime, rate: Limit) -> datetime:
-    """The theoretical arrival time for which no burst follows the pause."""
-    return max(arrival, until + burst_duration(rate))
+def arrival_after_pause(until: datetime, rate: Limit) -> datetime:
+    """The earliest theoretical arrival time for which no burst follows the pause."""
+    return until + burst_duration(rate)
+
+
+def next_try(created_at: datetime, free_at: datetime, send_by: datetime) -> datetime:
+    """When a row tries again that came in its slot and found no room.
+
+    ``free_at`` is when the next send may leave. The wait after it is random, at most as
+    long as the row has waited so far, and at most half of what is then left: so many
+    late rows spread out, and those with the least time left try most often.
+    """
+    longest = min(free_at - created_at, (send_by - free_at) / 2)
+    return free_at + max(longest, timedelta(0)) * random.random()

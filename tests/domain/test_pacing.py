@@ -54,13 +54,22 @@ def test_pause_delays_all_sends():
 
 def test_no_burst_follows_a_pause():
     until = NOW + 7 * SECOND
-    stored = pacing.arrival_after_pause(NOW, until, ONE_A_SECOND)
+    stored = pacing.arrival_after_pause(until, ONE_A_SECOND)
     assert waits(3, stored, resumes_at=until) == [7 * SECOND, 8 * SECOND, 9 * SECOND]
 
 
-def test_pause_keeps_a_later_arrival_time():
-    stored = NOW + MINUTE
-    assert pacing.arrival_after_pause(stored, NOW, ONE_A_SECOND) == stored
+@pytest.mark.parametrize(
+    ("age", "left", "longest"),
+    [(10, 170, 10), (100, 80, 40), (179, 1, 0.5), (-5, 9, 0)],
+)
+def test_late_row_tries_again_as_late_as_its_age_and_deadline_allow(age, left, longest):
+    def wait():
+        send_by = NOW + left * SECOND
+        return (pacing.next_try(NOW - age * SECOND, NOW, send_by) - NOW) / SECOND
+
+    waits = [wait() for _ in range(1000)]
+    assert 0 <= min(waits) <= 0.1 * longest
+    assert 0.9 * longest <= max(waits) <= longest
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,18 @@ def queue_rows(count, now):
     )
 
 
-def drain(clock):
-    """Sweep and deliver, as beat and workers do, until no row is queued."""
-    messages, sweep_at = [], clock.now
+def drain(clock, lost_until=None, frozen_until=None, copies=1):
+    """Sweep and deliver, as beat and workers do, until no row is queued.
+
+    Messages that are published before ``lost_until`` are lost, but for those of the
+    first sweep. After the first second, workers stand still until ``frozen_until``.
+    """
+    messages, began_at, sweep_at = [], clock.now, clock.now
 
     def publish(pk, due):
-        heapq.heappush(messages, (due, pk))
+        is_lost = lost_until and clock.now < lost_until and due > began_at
+        for _ in range(0 if is_lost else copies):
+            heapq.heappush(messages, (due, pk))
         return True
 
     while rows.filter(status="queued").exists():
@@ -69,6 +75,8 @@ def drain(clock):
         else:
             due, pk = heapq.heappop(messages)
             clock.now = max(clock.now, due)
+            if frozen_until and clock.now > began_at + SECOND:
+                clock.now = max(clock.now, frozen_until)
             delay = delivery.deliver(pk)
             if delay is not None:
                 publish(pk, clock.now + delay)
@@ -82,6 +90,26 @@ def test_backlog_is_sent_at_full_rate_until_deadline(idenfy, clock):
     assert rows.filter(failure="too_late").count() == 10_000 - 199
     for count in (20, 60, 150):
         assert shortest_span(idenfy.sent, count) > (count - 20) * SECOND
+
+
+@pytest.mark.parametrize("outage", ["frozen_until", "lost_until"])
+@pytest.mark.parametrize("copies", [1, 2])
+def test_slots_that_passed_in_an_outage_are_paced_again(idenfy, clock, outage, copies):
+    queue_rows(100, clock.now)
+    drain(clock, **{outage: clock.now + 60 * SECOND}, copies=copies)
+    assert len(idenfy.sent) == rows.filter(status="sent").count() == 100
+    for count in (20, 25, 50, 79):
+        assert shortest_span(idenfy.sent, count) > (count - 20) * SECOND
+
+
+@pytest.mark.parametrize("outage", ["frozen_until", "lost_until"])
+def test_fast_backlog_loses_no_row_to_pacing(idenfy, clock, settings, outage):
+    settings.IDENFY_PHONE_SEND_RATE = "20/s"
+    queue_rows(600, clock.now)
+    drain(clock, **{outage: clock.now + 25 * SECOND})
+    assert len(idenfy.sent) == rows.filter(status="sent").count() == 600
+    for count in (20, 100, 300):
+        assert shortest_span(idenfy.sent, count) > (count - 20) * SECOND / 20
 
 
 def test_rate_limited_backlog_sends_one_request_at_a_time(idenfy, clock):

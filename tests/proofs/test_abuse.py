@@ -33,7 +33,8 @@ NUMBERS = [f"+3706{n:03}5678" for n in range(1_000)]
 def pass_time(by):
     """Move only the times that the limits of sent rows depend on."""
     rows.update(created_at=F("created_at") - by)
-    ProviderGate.objects.update(theoretical_arrival_at=F("theoretical_arrival_at") - by)
+    names = ("theoretical_arrival_at", "sent_arrival_at")
+    ProviderGate.objects.update(**{name: F(name) - by for name in names})
 
 
 def attempt(user, number, network=""):
