@@ -25,7 +25,11 @@ from .exceptions import (
 )
 from .models import PhoneVerification, primary_alias
 from .pacing import Pause
-from .transactions import LOST_CONNECTION_ERRORS, retry_on_lost_connection
+from .transactions import (
+    LOST_CONNECTION_ERRORS,
+    give_back_connection,
+    retry_on_lost_connection,
+)
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,6 +81,7 @@ def check(pk: uuid.UUID, code: str, user_id: Any) -> bool:
 @sensitive_variables("code")
 def _ask_idenfy(row: PhoneVerification, code: str) -> bool:
     assert row.request_id is not None
+    give_back_connection(primary_alias())
     try:
         return IdenfyClient().verify_sms(row.request_id, code)
     except IdenfyError as error:

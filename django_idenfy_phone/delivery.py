@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
-from django.db import IntegrityError
+from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
@@ -28,7 +28,9 @@ from .models import PhoneVerification, primary_alias
 from .statuses import KEY_REFUSED, Failure, Status
 from .transactions import (
     durable_transaction,
+    give_back_connection,
     in_transaction,
+    is_lock_timeout,
     retry_on_abort,
     retry_on_lost_connection,
 )
@@ -41,6 +43,7 @@ T = TypeVar("T")
 Repeatable = NeverSent | RateLimited
 JITTER_BASE = timedelta(seconds=2)
 JITTER_CAP = timedelta(seconds=30)
+AFTER_LOCK_TIMEOUT = timedelta(seconds=2)
 
 
 def deliver(pk: uuid.UUID) -> timedelta | None:
@@ -51,13 +54,21 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
-    row = claim(pk)
+    try:
+        row = claim(pk)
+        if row is None:
+            rows = PhoneVerification.objects.filter(pk=pk)
+            announce.settle_and_announce(rows)
+            if not rows.exists():
+                logger.warning("Verification %s is gone: nothing is sent.", pk)
+    except OperationalError as error:
+        if not is_lock_timeout(error):
+            raise
+        logger.warning("Verification %s waits: another process holds a lock.", pk)
+        return AFTER_LOCK_TIMEOUT
     if row is None:
-        rows = PhoneVerification.objects.filter(pk=pk)
-        announce.settle_and_announce(rows)
-        if not rows.exists():
-            logger.warning("Verification %s is gone: nothing is sent.", pk)
-    elif row.status == Status.FAILED:
+        return None
+    if row.status == Status.FAILED:
         announce.failed([pk])
     elif row.status == Status.QUEUED:
         return max(timedelta(0), row.next_send_at - timezone.now())
@@ -75,8 +86,8 @@ def claim(pk: uuid.UUID) -> PhoneVerification | None:
     rows = PhoneVerification.objects
 
     def claim_or_reserve() -> PhoneVerification | None:
-        with durable_transaction(primary_alias()):
-            provider_gate = gate.acquire()
+        with durable_transaction(primary_alias()) as bounds:
+            provider_gate = gate.acquire(bounds)
             now = timezone.now()
             row = rows.due_row(pk, now).first()
             if row is None:
@@ -98,6 +109,7 @@ def claim(pk: uuid.UUID) -> PhoneVerification | None:
 
 @sensitive_variables("request_id")
 def _send(row: PhoneVerification) -> timedelta | None:
+    give_back_connection(primary_alias())
     try:
         if row.claimed_at is None or timezone.now() > row.claimed_at + SEND_LEASE / 2:
             raise OutcomeUnknown("the worker was frozen before it connected")

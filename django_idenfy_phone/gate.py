@@ -15,7 +15,13 @@ from .conf import conf
 from .hashing import keyed_hashes
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
-from .transactions import durable_transaction, retry_on_abort
+from .transactions import (
+    Bounds,
+    bounding,
+    durable_statement,
+    durable_transaction,
+    retry_on_abort,
+)
 
 T = TypeVar("T")
 
@@ -32,17 +38,18 @@ def current() -> ProviderGate:
     return ProviderGate.objects.filter(pk=GATE_ID).first() or ProviderGate(pk=GATE_ID)
 
 
-def acquire() -> ProviderGate:
-    """The gate, locked until the caller's transaction ends.
+def acquire(bounds: Bounds) -> ProviderGate:
+    """The gate, locked until the caller's durable transaction ends.
 
-    By an UPDATE, since SQLite has no SELECT FOR UPDATE.
+    By an UPDATE, since SQLite has no SELECT FOR UPDATE. ``bounds`` is what the
+    transaction yields.
     """
     rows = ProviderGate.objects.filter(pk=GATE_ID)
-    now = timezone.now()
-    if not rows.update(acquired_at=now):
-        new = [ProviderGate(pk=GATE_ID)]
+    acquired_at = bounding(bounds, timezone.now())
+    if not rows.update(acquired_at=acquired_at):
+        new = [ProviderGate(pk=GATE_ID, acquired_at=acquired_at)]
         ProviderGate.objects.bulk_create(new, ignore_conflicts=True)
-        rows.update(acquired_at=now)
+        rows.update(acquired_at=acquired_at)
     return rows.get()
 
 
@@ -156,15 +163,16 @@ def _source_of(row: PhoneVerification) -> str:
 def note_success() -> None:
     """Set the count of account faults in a row to zero."""
     faulty = ProviderGate.objects.filter(pk=GATE_ID, account_faults__gt=0)
-    faulty.update(account_faults=0, account_fault_sources="")
+    with durable_statement(primary_alias()) as bounds:
+        faulty.filter(bounds).update(account_faults=0, account_fault_sources="")
 
 
 def _change(change: Callable[[ProviderGate], T]) -> T:
     """Change the gate under its lock, in a transaction of its own."""
 
     def acquire_and_change() -> T:
-        with durable_transaction(primary_alias()):
-            gate = acquire()
+        with durable_transaction(primary_alias()) as bounds:
+            gate = acquire(bounds)
             result = change(gate)
             gate.save(using=primary_alias())
             return result

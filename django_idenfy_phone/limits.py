@@ -5,10 +5,9 @@ flush.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.db import connections
 from django.db.models import Max
@@ -24,7 +23,12 @@ from .exceptions import (
 from .hashing import keyed_hashes
 from .models import PhoneVerification, StartLock, primary_alias
 from .starting import StartRequest
-from .transactions import in_transaction
+from .transactions import (
+    Bounds,
+    bounded_locks,
+    bounding,
+    statement_variables,
+)
 from .transitions import PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
@@ -38,9 +42,10 @@ SHORT_WINDOW = timedelta(hours=1)
 Refusal = tuple[datetime, type[VerificationError]]
 
 
-def lock(start: StartRequest) -> None:
-    """Lock number, block, user and network until the caller's transaction ends.
+def lock(start: StartRequest, bounds: Bounds | None = None) -> None:
+    """Lock number, block, user and network until the transaction ends.
 
+    ``bounds`` is what ``joining_transaction`` yields: None in a caller's transaction.
     One upsert creates and takes the locks, in sorted order so that two starts cannot
     deadlock. Lock and count are two statements on purpose: in one, the count would see
     the rows from before the wait for the lock. Raises InsideTransaction where the
@@ -54,16 +59,16 @@ def lock(start: StartRequest) -> None:
         keys += _lock_keys("user", str(start.user_id))
     if start.network:
         keys += _lock_keys("network", start.network)
-    now = timezone.now()
-    with _refusing_old_snapshot(primary_alias()):
+    locked_at = bounding(bounds, timezone.now())
+    is_own = bounds is not None
+    with nullcontext() if is_own else _refusing_old_snapshot(primary_alias()):
         _upsert(
-            [StartLock(key=key, locked_at=now) for key in sorted(keys)],
+            [StartLock(key=key, locked_at=locked_at) for key in sorted(keys)],
             update_fields=["locked_at"],
         )
 
 
-@contextmanager
-def _refusing_old_snapshot(using: str) -> Iterator[None]:
+def _refusing_old_snapshot(using: str) -> AbstractContextManager[None]:
     """Fail rather than lock a row that changed since the transaction's snapshot.
 
     On MariaDB and MySQL in REPEATABLE READ, a caller's transaction that read before
@@ -72,22 +77,13 @@ def _refusing_old_snapshot(using: str) -> Iterator[None]:
     that cannot do that raises InsideTransaction. PostgreSQL and SQLite abort by
     themselves.
     """
-    connection = connections[using]
-    if connection.vendor != "mysql" or not in_transaction(using):
-        yield
-    elif _variable(using, "innodb_snapshot_isolation"):
-        with connection.execute_wrapper(_with_snapshot_isolation):
-            yield
-    elif _variable(using, "tx_isolation", "transaction_isolation") == "READ-COMMITTED":
-        yield
-    else:
-        raise InsideTransaction
-
-
-def _with_snapshot_isolation(
-    execute: Callable[..., Any], sql: str, *arguments: Any
-) -> Any:
-    return execute(f"SET STATEMENT innodb_snapshot_isolation = 1 FOR {sql}", *arguments)
+    if connections[using].vendor != "mysql":
+        return nullcontext()
+    if _variable(using, "innodb_snapshot_isolation"):
+        return statement_variables(using, "innodb_snapshot_isolation = 1")
+    if _variable(using, "tx_isolation", "transaction_isolation") == "READ-COMMITTED":
+        return nullcontext()
+    raise InsideTransaction
 
 
 def _variable(using: str, *names: str) -> str:
@@ -102,10 +98,12 @@ def clear(phone_number: str) -> None:
     """Reset the limits of an E.164 number: its earlier rows no longer count."""
     now = timezone.now()
     keys = sorted(_lock_keys("number", phone_number))
-    _upsert(
-        [StartLock(key=key, locked_at=now, cleared_at=now) for key in keys],
-        update_fields=["locked_at", "cleared_at"],
-    )
+    with bounded_locks(primary_alias()) as bounds:
+        locked_at = bounding(bounds, now)
+        _upsert(
+            [StartLock(key=key, locked_at=locked_at, cleared_at=now) for key in keys],
+            update_fields=["locked_at", "cleared_at"],
+        )
 
 
 def _lock_keys(kind: str, value: str) -> list[str]:

@@ -31,7 +31,7 @@ from .models import PhoneVerification, primary_alias
 from .starting import StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
-from .transactions import in_transaction, retry_on_abort
+from .transactions import in_transaction, joining_transaction, retry_on_abort
 
 # A worker whose clock is behind must take a new row at once.
 DUE_BACKDATE = timedelta(minutes=10)
@@ -100,8 +100,8 @@ def _store(
     start: StartRequest, key_hashes: list[str]
 ) -> tuple[PhoneVerification, bool]:
     """T0: locks, then limits, then the row."""
-    with transaction.atomic(using=primary_alias()):
-        limits.lock(start)
+    with joining_transaction(primary_alias()) as bounds:
+        limits.lock(start, bounds)
         if repeated := idempotency.find(start, key_hashes):
             return repeated, False
         _require_send_capacity()

@@ -1,23 +1,41 @@
-"""Retries after an abort or a lost connection, and a test for an open transaction."""
+"""Transactions whose waits for locks are bounded, and retries after an abort."""
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from typing import TypeVar
+from contextlib import contextmanager, nullcontext
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from django.db import (
+    Error,
     InterfaceError,
     InternalError,
     OperationalError,
     connections,
     transaction,
 )
-from django.db.models import BooleanField, Q
+from django.db.models import BooleanField, Case, Q, Value, When
 from django.db.models.expressions import RawSQL
 
 T = TypeVar("T")
+# An always true condition.
+Bounds = Q | RawSQL
+
+# How long a statement waits for a lock, and how long a transaction that holds locks may
+# pause between two statements. A frozen process holds them no longer.
+LOCK_TIMEOUT = timedelta(seconds=5)
+# A shorter timeout of the host stays; 0 is none.
+BOUND_SETTING = """
+    set_config(
+        '{name}',
+        CASE WHEN current_setting('{name}')::interval BETWEEN '1 ms' AND '{most} ms'
+        THEN current_setting('{name}') ELSE '{most} ms' END,
+        true
+    ) <> ''
+"""
+BOUNDED_SETTINGS = ("lock_timeout", "idle_in_transaction_session_timeout")
 
 RAISE_SYNCHRONOUS_COMMIT = """
     CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
@@ -27,10 +45,16 @@ RAISE_SYNCHRONOUS_COMMIT = """
 MAX_TRIES = 6
 # How long a paid answer is written down over a lost connection.
 WRITE_RETRY_BUDGET = timedelta(seconds=10)
-# PostgreSQL: serialization_failure, deadlock_detected, lock_not_available.
-ABORTED_STATES = {"40001", "40P01", "55P03"}
-# MariaDB and MySQL: record changed since it was read, lock wait timeout, deadlock.
-ABORTED_NUMBERS = {1020, 1205, 1213}
+# PostgreSQL: lock_not_available. MariaDB and MySQL: lock wait timeout.
+LOCK_TIMEOUT_CODES = {"55P03", 1205, "SQLITE_BUSY"}
+ABORT_CODES = LOCK_TIMEOUT_CODES | {
+    # PostgreSQL: serialization_failure, deadlock_detected,
+    # idle_in_transaction_session_timeout.
+    *("40001", "40P01", "25P03"),
+    # MariaDB and MySQL: record changed since it was read, deadlock.
+    *(1020, 1213),
+    *("SQLITE_BUSY_SNAPSHOT", "SQLITE_LOCKED", "SQLITE_LOCKED_SHAREDCACHE"),
+}
 # InternalError: after a failover the server may be read-only.
 LOST_CONNECTION_ERRORS = (OperationalError, InterfaceError, InternalError)
 
@@ -49,15 +73,147 @@ def in_transaction(using: str) -> bool:
 
 
 @contextmanager
-def durable_transaction(using: str) -> Iterator[None]:
-    """A transaction that is committed when the block ends.
+def durable_transaction(using: str) -> Iterator[Bounds]:
+    """A transaction that is committed when the block ends, with bounded locks.
 
-    Raises RuntimeError inside a caller's transaction, which could roll it back.
+    Yields the condition for its first locking statement. Raises RuntimeError inside a
+    caller's transaction, which could roll it back.
     """
     if in_transaction(using):
         raise RuntimeError("A durable transaction cannot run inside another one.")
-    with transaction.atomic(using=using):
+    with joining_transaction(using) as bounds:
+        yield bounds or Q()
+
+
+@contextmanager
+def durable_statement(using: str) -> Iterator[Bounds]:
+    """As ``durable_transaction``, for one statement, which commits by itself."""
+    if transaction.get_autocommit(using):
+        with bounded_locks(using) as bounds:
+            yield bounds or Q()
+    else:
+        # Inside TestCase: a statement that fails must not break the test's transaction.
+        with durable_transaction(using) as bounds:
+            yield bounds
+
+
+@contextmanager
+def joining_transaction(using: str) -> Iterator[Bounds | None]:
+    """A transaction of our own with bounded locks, or a part of the caller's.
+
+    Yields the same as ``bounded_locks``.
+    """
+    is_own = transaction.get_autocommit(using)
+    idle = _idle_timeout(using) if is_own and _is_mariadb(using) else nullcontext()
+    with idle, bounded_locks(using) as bounds, transaction.atomic(using=using):
+        yield bounds
+
+
+@contextmanager
+def bounded_locks(using: str) -> Iterator[Bounds | None]:
+    """Bound each wait for a lock in the block: a statement or transaction of our own.
+
+    Yields a condition for its first locking statement, which sets the bounds on
+    PostgreSQL: a statement of its own would cost a round trip. Inside a transaction
+    that is not our own it yields None and the caller's timeouts hold, but for MariaDB,
+    where a statement can be bounded alone.
+    """
+    vendor, is_own = connections[using].vendor, transaction.get_autocommit(using)
+    bounds = Q() if is_own else None
+    if _is_mariadb(using):
+        with statement_variables(using, _bounded("innodb_lock_wait_timeout", 0)):
+            yield bounds
+    elif is_own and vendor == "sqlite":
+        with _busy_timeout(using):
+            yield bounds
+    elif is_own and vendor == "postgresql":
+        most = LOCK_TIMEOUT // timedelta(milliseconds=1)
+        each = [BOUND_SETTING.format(name=n, most=most) for n in BOUNDED_SETTINGS]
+        yield RawSQL(" AND ".join(each), (), output_field=BooleanField())
+    else:
+        yield bounds
+
+
+def bounding(bounds: Bounds | None, moment: datetime) -> Any:
+    """``moment`` as a value to insert or to set, which sets the bounds as well."""
+    return Case(When(bounds, then=Value(moment))) if bounds else moment
+
+
+@contextmanager
+def statement_variables(using: str, assignments: str) -> Iterator[None]:
+    """Set variables of MariaDB for each statement of the block. Can be nested."""
+
+    def execute_with(execute: Callable[..., Any], sql: str, *arguments: Any) -> Any:
+        statement = sql.removeprefix("SET STATEMENT ")
+        end = " FOR" if statement == sql else ","
+        return execute(f"SET STATEMENT {assignments}{end} {statement}", *arguments)
+
+    with connections[using].execute_wrapper(execute_with):
         yield
+
+
+def _is_mariadb(using: str) -> bool:
+    connection: Any = connections[using]
+    return connection.vendor == "mysql" and bool(connection.mysql_is_mariadb)
+
+
+def _bounded(name: str, least: int) -> str:
+    """The assignment that bounds a variable of MariaDB, which is in seconds.
+
+    A shorter value of the host stays, but for one below ``least``.
+    """
+    most = math.ceil(LOCK_TIMEOUT.total_seconds())
+    is_shorter = f"@@{name} BETWEEN {least} AND {most}"
+    return f"{name} = IF({is_shorter}, @@{name}, {most})"
+
+
+@contextmanager
+def _idle_timeout(using: str) -> Iterator[None]:
+    """MariaDB ends a transaction of the block that pauses for LOCK_TIMEOUT."""
+    connection, name = connections[using], "idle_transaction_timeout"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SET @idenfy_phone_before = @@{name}, SESSION {_bounded(name, 1)}"
+        )
+    try:
+        yield
+    finally:
+        # Django closes a connection whose rollback fails.
+        if connection.connection is not None:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(f"SET SESSION {name} = @idenfy_phone_before")
+            except Error:
+                connection.close()
+
+
+@contextmanager
+def _busy_timeout(using: str) -> Iterator[None]:
+    """SQLite gives up after LOCK_TIMEOUT, or sooner where the host wants that."""
+    most = LOCK_TIMEOUT // timedelta(milliseconds=1)
+    connection = connections[using]
+    connection.ensure_connection()
+    raw = connection.connection
+    [before] = raw.execute("PRAGMA busy_timeout").fetchone()
+    raw.execute(f"PRAGMA busy_timeout = {min(before, most)}")
+    try:
+        yield
+    finally:
+        if connection.connection is raw:
+            raw.execute(f"PRAGMA busy_timeout = {before}")
+
+
+def give_back_connection(using: str) -> None:
+    """Return the connection to the host's pool, where there is one.
+
+    Called before a slow request, outside any transaction: others may need it meanwhile.
+    """
+    connection = connections[using]
+    if (
+        connection.settings_dict["OPTIONS"].get("pool")
+        and not connection.in_atomic_block
+    ):
+        connection.close()
 
 
 def durable_commit(using: str) -> Q | RawSQL:
@@ -76,15 +232,16 @@ def durable_commit(using: str) -> Q | RawSQL:
 def retry_on_abort(work: Callable[[], T], using: str) -> T:
     """Run ``work``, which commits by itself, again when the database aborted it.
 
-    Only after a definite abort: a lost connection may hide a commit. Inside a caller's
-    transaction it is not run again, since all of that transaction was aborted.
+    Only after a definite abort: a lost connection may hide a commit. Not after a lock
+    timeout, since it has waited long enough. Inside a caller's transaction it is not
+    run again either, since all of that transaction was aborted.
     """
     for attempt in range(MAX_TRIES):
         try:
             return work()
-        except OperationalError as error:
-            is_last = attempt == MAX_TRIES - 1
-            if is_last or in_transaction(using) or not is_definite_abort(error):
+        except (OperationalError, InternalError) as error:
+            can_help = is_definite_abort(error) and not is_lock_timeout(error)
+            if attempt == MAX_TRIES - 1 or in_transaction(using) or not can_help:
                 raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))
     raise AssertionError("unreachable")
@@ -107,14 +264,19 @@ def retry_on_lost_connection(write: Callable[[], T], using: str) -> T:
             time.sleep(random.uniform(0.1, 0.5))
 
 
-def is_definite_abort(error: OperationalError) -> bool:
+def is_definite_abort(error: Exception) -> bool:
     """Return whether the database surely undid the transaction, as in a deadlock."""
+    return not ABORT_CODES.isdisjoint(_codes(error))
+
+
+def is_lock_timeout(error: Exception) -> bool:
+    """Return whether a statement waited too long for a lock; a definite abort too."""
+    return not LOCK_TIMEOUT_CODES.isdisjoint(_codes(error))
+
+
+def _codes(error: Exception) -> set[object]:
+    """Whatever identifies a database error: SQLSTATE, number, or SQLite's name."""
     cause = error.__cause__
     # psycopg calls it sqlstate, psycopg2 calls it pgcode.
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return (
-        state in ABORTED_STATES
-        or (bool(error.args) and error.args[0] in ABORTED_NUMBERS)
-        or str(error).startswith("database is locked")
-        or str(error).startswith("database table is locked")
-    )
+    names = ("sqlstate", "pgcode", "sqlite_errorname")
+    return {getattr(cause, name, None) for name in names} | set(error.args[:1])

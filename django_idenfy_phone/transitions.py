@@ -47,7 +47,13 @@ from django.utils import timezone
 
 from .conf import conf
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
-from .transactions import durable_commit, durable_transaction, retry_on_abort
+from .transactions import (
+    bounded_locks,
+    durable_commit,
+    durable_statement,
+    durable_transaction,
+    retry_on_abort,
+)
 
 if TYPE_CHECKING:
     from .models import PhoneVerification
@@ -128,8 +134,8 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         """Return whether the UPDATE changed a row. Committed when it returns."""
 
         def update() -> bool:
-            with durable_transaction(self.db):
-                return self.update(**changes) > 0
+            with durable_statement(self.db) as bounds:
+                return self.filter(bounds).update(**changes) > 0
 
         return retry_on_abort(update, self.db)
 
@@ -139,8 +145,8 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         """Return the changed row, or None where no row changed. Committed as well."""
 
         def update_and_fetch() -> "PhoneVerification | None":
-            with durable_transaction(self.db):
-                if not self.filter(pk=pk).update(**changes):
+            with durable_transaction(self.db) as bounds:
+                if not self.filter(bounds, pk=pk).update(**changes):
                     return None
                 return self.model.objects.using(self.db).get(pk=pk)
 
@@ -240,9 +246,9 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         def settle() -> tuple[int, list[uuid.UUID]]:
             ended, failed = 0, []
-            with durable_transaction(self.db):
+            with durable_transaction(self.db) as bounds:
                 for ending in self._endings(timezone.now()):
-                    late = self.filter(ending.condition).order_by()
+                    late = self.filter(ending.condition, bounds).order_by()
                     locked = late.select_for_update(skip_locked=True)
                     pks = list(locked.values_list("pk", flat=True)[:SLICE])
                     ended += late.filter(pk__in=pks).update(**ending.changes)
@@ -354,8 +360,9 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
     def redeem(self, pk: uuid.UUID, user_id: Any, purpose: str) -> bool:
         """T13: spend a proof, once. Joins the caller's transaction."""
-        redeemable = self.redeemable(user_id, purpose).filter(pk=pk)
-        return redeemable.update(redeemed_at=timezone.now(), user_id=user_id) > 0
+        with bounded_locks(self.db) as bounds:
+            redeemable = self.redeemable(user_id, purpose).filter(bounds or Q(), pk=pk)
+            return redeemable.update(redeemed_at=timezone.now(), user_id=user_id) > 0
 
     def unannounced(self) -> Self:
         """Verified rows whose signal is to be sent now."""

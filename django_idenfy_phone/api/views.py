@@ -4,7 +4,7 @@ from contextlib import suppress
 from itertools import product
 from typing import Any
 
-from django.db import OperationalError, connections
+from django.db import InternalError, OperationalError, connections
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.encoding import escape_uri_path
@@ -43,7 +43,8 @@ class VerificationView(APIView):
 
     def handle_exception(self, exc: Exception) -> Response:
         # InsideTransaction has no status: a mistake of the developer stays a 500.
-        if isinstance(exc, OperationalError) and is_definite_abort(exc):
+        is_ours = isinstance(exc, OperationalError | InternalError)
+        if is_ours and is_definite_abort(exc):
             exc = ProviderUnavailable(retry_after=RETRY_SOON)
         if isinstance(exc, VerificationError) and type(exc) in STATUS:
             exc = to_api_exception(exc)
