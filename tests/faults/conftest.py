@@ -52,10 +52,14 @@ def publisher(server, celery_app):
 
 
 @pytest.fixture
-def own_settings(server):
-    """What a process of the same project needs: database, broker and iDenfy."""
+def project_settings():
+    """What a process of the same project needs: database and iDenfy."""
     own = {n: getattr(settings, n) for n in dir(settings) if n.startswith("IDENFY_")}
-    own["DATABASES"] = {"default": connection.settings_dict}
-    own["CELERY_BROKER_URL"] = server.url
-    own |= {f"CELERY_{n.upper()}": value for n, value in server.settings.items()}
-    return own
+    return own | {"DATABASES": {"default": connection.settings_dict}}
+
+
+@pytest.fixture
+def own_settings(server, project_settings):
+    """What a worker of the same project needs: a broker as well."""
+    own = {f"CELERY_{n.upper()}": value for n, value in server.settings.items()}
+    return project_settings | own | {"CELERY_BROKER_URL": server.url}

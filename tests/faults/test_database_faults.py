@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from datetime import timedelta
 
 import pytest
@@ -16,7 +16,7 @@ from django.db import (
 )
 from django.utils import timezone
 
-from django_idenfy_phone import delivery, limits, services, transactions
+from django_idenfy_phone import delivery, services, transactions
 from django_idenfy_phone.exceptions import (
     CheckUnknown,
     CooldownActive,
@@ -25,7 +25,6 @@ from django_idenfy_phone.exceptions import (
     VerificationExpired,
 )
 from django_idenfy_phone.models import PhoneVerification, StartLock
-from django_idenfy_phone.starting import StartRequest
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
@@ -280,58 +279,6 @@ def test_aborted_claim_is_recorded_once(make, wire, abort_next):
     assert (outcome(row), row.send_attempts, len(wire.requests)) == ("sent", 1, 1)
 
 
-SHORT_LOCK_TIMEOUTS = {
-    "sqlite": (0.2, "PRAGMA busy_timeout = 200"),
-    "postgresql": (0.2, "SET lock_timeout = 200"),
-    "mysql": (1.0, "SET innodb_lock_wait_timeout = 1"),
-}
-
-
-@pytest.fixture
-def lock_timeout():
-    """How many seconds the connection of this test waits for a lock."""
-    seconds, statement = SHORT_LOCK_TIMEOUTS[connection.vendor]
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-    yield seconds
-    connection.close()
-
-
-@contextmanager
-def number_locked_for(seconds):
-    """Lock NUMBER in another thread, as a start that hangs does."""
-    is_held, is_over = threading.Event(), threading.Event()
-
-    def hold():
-        with transaction.atomic():
-            limits.lock(StartRequest(NUMBER, "LT", None, "", "", None))
-            is_held.set()
-            is_over.wait(seconds)
-        connection.close()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    is_held.wait()
-    yield
-    is_over.set()
-    thread.join()
-
-
-def test_start_waits_for_lock_that_is_released(api, wire, lock_timeout):
-    with number_locked_for(3 * lock_timeout):
-        began = time.monotonic()
-        response = post_json(api, START_URL, BODY)
-        assert time.monotonic() - began > lock_timeout
-    assert response.status_code == 202
-
-
-def test_start_answers_503_if_lock_is_not_released(api, wire, lock_timeout):
-    with number_locked_for(60):
-        response = post_json(api, START_URL, BODY)
-    assert (response.status_code, response["Retry-After"]) == (503, "2")
-    assert not PhoneVerification.objects.exists()
-
-
 @pytest.fixture
 def attempts_of_conflict(at_once, database_server):
     """Run two transactions in two steps, and count how often they are attempted.
@@ -439,7 +386,14 @@ def test_at_most_3_of_20_checks_pass_under_strict_isolation(make, wire, at_once,
 
 @pytest.mark.parametrize("name", ["sqlstate", "pgcode"])
 @pytest.mark.parametrize(
-    ("state", "is_abort"), [("40001", True), ("40P01", True), ("57P01", False)]
+    ("state", "is_abort"),
+    [
+        ("40001", True),
+        ("40P01", True),
+        ("55P03", True),
+        ("25P03", True),
+        ("57P01", False),
+    ],
 )
 def test_abort_is_recognised_by_sqlstate(name, state, is_abort):
     """psycopg calls it ``sqlstate``, psycopg2 ``pgcode``."""
