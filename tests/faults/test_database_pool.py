@@ -1,0 +1,89 @@
+"""No connection to the database is kept while iDenfy is asked, where it is pooled."""
+
+import threading
+from functools import partial
+
+import pytest
+from django.db import connection, connections
+
+from django_idenfy_phone import delivery, services
+from django_idenfy_phone.models import PhoneVerification
+from support import wire as w
+from support.brokers import wait_until
+from support.steps import outcome
+
+pytestmark = pytest.mark.django_db(transaction=True)
+SENT = w.answer(200, {"request_id": "r" * 32})
+CALLS = {
+    "queued": (SENT, lambda row: delivery.deliver(row.pk)),
+    "sent": (
+        w.answer(200, {"is_verified": True}),
+        lambda row: services.confirm_verification(row.pk, "1234", user=row.user),
+    ),
+}
+
+
+@pytest.fixture
+def pool_of_two(monkeypatch):
+    """The host's connections come from a pool that gives up after two seconds."""
+    pytest.importorskip("psycopg_pool", reason="pip install psycopg[pool] to run this")
+    if connection.vendor != "postgresql":
+        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+    own = connections["default"]
+    pool = {"min_size": 1, "max_size": 2, "timeout": 2}
+    connection.close()
+    monkeypatch.setitem(own.settings_dict, "CONN_MAX_AGE", 0)
+    monkeypatch.setitem(own.settings_dict["OPTIONS"], "pool", pool)
+    yield
+    connection.close()
+    own.close_pool()
+
+
+@pytest.fixture
+def slow(wire):
+    """iDenfy answers only when the returned event is set."""
+    released = threading.Event()
+
+    def hold(answer, sock):
+        released.wait(30)
+        answer(sock)
+
+    wire.will_hold = lambda answer: wire.will(partial(hold, answer))
+    wire.released = released
+    yield wire
+    released.set()
+
+
+@pytest.mark.usefixtures("pool_of_two")
+@pytest.mark.parametrize("status", CALLS)
+def test_slow_calls_keep_no_pooled_connection(make, slow, at_once, status):
+    answer, call = CALLS[status]
+    made = [make(status) for _ in range(4)]
+    slow.will_hold(answer)
+    connection.close()
+    calls = threading.Thread(target=at_once, args=(call, made))
+    calls.start()
+    wait_until(lambda: len(slow.requests) == 4, seconds=10)
+    assert PhoneVerification.objects.count() == 4
+    connection.close()
+    slow.released.set()
+    calls.join()
+
+
+@pytest.mark.django_db(transaction=False)
+def test_test_of_a_host_keeps_its_connection(make, wire, monkeypatch):
+    monkeypatch.setitem(connection.settings_dict["OPTIONS"], "pool", True)
+    wire.will(SENT)
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert outcome(row) == "sent"
+
+
+@pytest.mark.parametrize("status", CALLS)
+def test_persistent_connection_stays_open(make, wire, status):
+    answer, call = CALLS[status]
+    wire.will(answer)
+    row = make(status)
+    before = connection.connection
+    call(row)
+    assert connection.connection is before
