@@ -20,7 +20,7 @@ from django.db.models import BooleanField, Case, Q, Value, When
 from django.db.models.expressions import RawSQL
 
 T = TypeVar("T")
-# An always true condition.
+# An always true condition, which sets the bounds of locks on PostgreSQL.
 Bounds = Q | RawSQL
 
 # How long a statement waits for a lock, and how long a transaction that holds locks may

@@ -38,6 +38,11 @@ REDUNDANT = {
     # Only PostgreSQL needs it: see test_durability.
     ("start_sending", "durable_commit(self.db)"),
     ("begin_check", "durable_commit(self.db)"),
+    # Only PostgreSQL needs them: see test_lock_timeouts.
+    ("_transition", "bounds"),
+    ("_transition_and_fetch", "bounds"),
+    ("settle_slice", "bounds"),
+    ("redeem", "bounds or Q()"),
     # Only failed rows have a failure: the UPDATE that sets one sets the other.
     ("counted", "status=Status.FAILED"),
 }
