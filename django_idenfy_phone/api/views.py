@@ -43,8 +43,8 @@ class VerificationView(APIView):
 
     def handle_exception(self, exc: Exception) -> Response:
         # InsideTransaction has no status: a mistake of the developer stays a 500.
-        is_ours = isinstance(exc, OperationalError | InternalError)
-        if is_ours and is_definite_abort(exc):
+        is_database = isinstance(exc, OperationalError | InternalError)
+        if is_database and is_definite_abort(exc):
             exc = ProviderUnavailable(retry_after=RETRY_SOON)
         if isinstance(exc, VerificationError) and type(exc) in STATUS:
             exc = to_api_exception(exc)
