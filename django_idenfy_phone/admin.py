@@ -16,7 +16,7 @@ from .models import PhoneVerification
 
 @admin.register(PhoneVerification)
 class PhoneVerificationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    list_display = ("id", "masked", "status", "failure", "user", "created_at")
+    list_display = ("reference", "masked", "status", "failure", "user", "created_at")
     list_filter = ("status", "failure")
     list_select_related = ("user",)
     ordering = ("-created_at",)

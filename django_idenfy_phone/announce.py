@@ -28,11 +28,12 @@ def verified(pk: uuid.UUID) -> None:
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
             logger.critical(
                 "Verification %s: receivers of phone_verified have failed for %s.",
-                pk,
+                row.reference,
                 RECEIVER_GRACE,
             )
     except Exception:
-        logger.exception("Verification %s could not be announced.", pk)
+        reference = PhoneVerification(pk=pk).reference
+        logger.exception("Verification %s could not be announced.", reference)
 
 
 def failed(pks: Iterable[uuid.UUID]) -> None:

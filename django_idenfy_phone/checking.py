@@ -85,7 +85,7 @@ def _ask_idenfy(row: PhoneVerification, code: str) -> bool:
     try:
         return IdenfyClient().verify_sms(row.request_id, code)
     except IdenfyError as error:
-        logger.error("The check of verification %s failed (%s).", row.pk, error)
+        logger.error("The check of verification %s failed (%s).", row.reference, error)
         raise _refund_or_abandon(row, error) from error
 
 

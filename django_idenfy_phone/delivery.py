@@ -54,17 +54,20 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
+    reference = PhoneVerification(pk=pk).reference
     try:
         row = claim(pk)
         if row is None:
             rows = PhoneVerification.objects.filter(pk=pk)
             announce.settle_and_announce(rows)
             if not rows.exists():
-                logger.warning("Verification %s is gone: nothing is sent.", pk)
+                logger.warning("Verification %s is gone: nothing is sent.", reference)
     except OperationalError as error:
         if not is_lock_timeout(error):
             raise
-        logger.warning("Verification %s waits: another process holds a lock.", pk)
+        logger.warning(
+            "Verification %s waits: another process holds a lock.", reference
+        )
         return AFTER_LOCK_TIMEOUT
     if row is None:
         return None
@@ -135,7 +138,7 @@ def _send_again(row: PhoneVerification, error: Repeatable) -> timedelta | None:
     if is_last:
         _fail(row, error)
     else:
-        logger.warning("Verification %s: %s, trying again.", row.pk, error)
+        logger.warning("Verification %s: %s, trying again.", row.reference, error)
         requeue = partial(PhoneVerification.objects.requeue, row, next_send_at)
         is_last = not _write(requeue)
     if isinstance(error, RateLimited):
@@ -154,7 +157,7 @@ def _retry_delay(row: PhoneVerification, error: Repeatable) -> timedelta:
 def _fail(row: PhoneVerification, error: IdenfyError) -> None:
     """T4 or T5."""
     failure = _failure_for(error)
-    logger.warning("Verification %s: %s (%s).", row.pk, failure.value, error)
+    logger.warning("Verification %s: %s (%s).", row.reference, failure.value, error)
     # A status 401 may come without an identifier, and the limits look for it.
     code = KEY_REFUSED if isinstance(error, KeyRefused) else error.identifier
     fail = partial(PhoneVerification.objects.fail, row, failure, code)
@@ -192,7 +195,9 @@ def _record_sent(row: PhoneVerification, request_id: str) -> None:
         _write(mark_sent)
         _write(gate.note_success)
     except IntegrityError:
-        logger.critical("iDenfy gave verification %s a request_id twice.", row.pk)
+        logger.critical(
+            "iDenfy gave verification %s a request_id twice.", row.reference
+        )
         _fail(row, OutcomeUnknown("request_id seen before"))
 
 

@@ -3,18 +3,20 @@
 from typing import Any
 
 from django import forms
+from django.views.decorators.debug import sensitive_variables
 
 from . import services
 from .exceptions import NotVerified, UnknownUser
 from .models import PhoneVerification
 
 
-class VerifiedPhoneField(forms.UUIDField):
-    """Takes the id of a verification and cleans to the ``PhoneVerification``.
+class VerifiedPhoneField(forms.Field):
+    """Takes a redeem token and cleans to the ``PhoneVerification``.
 
-    It only checks: spend the proof with ``services.redeem_verification`` beside the
-    save of the user. Set ``user`` on the bound field where the visitor may be logged
-    in: ``self.fields["phone"].user = request.user``.
+    A logged-in user may give the id of an own verification instead. It only checks:
+    spend the proof with ``services.redeem_verification`` beside the save of the user.
+    Set ``user`` on the bound field where the visitor may be logged in:
+    ``self.fields["phone"].user = request.user``.
     """
 
     widget = forms.HiddenInput
@@ -24,12 +26,13 @@ class VerifiedPhoneField(forms.UUIDField):
         self.purpose = purpose
         self.user = user
 
+    @sensitive_variables("value")
     def clean(self, value: Any) -> PhoneVerification | None:
-        pk = super().clean(value)
-        if pk is None:
+        value = super().clean(value)
+        if value in self.empty_values:
             return None
         try:
-            return services.get_proof(pk, user=self.user, purpose=self.purpose)
+            return services.get_proof(value, user=self.user, purpose=self.purpose)
         except (NotVerified, UnknownUser) as error:
             # No proof can belong to a user who is not in the database.
             raise forms.ValidationError(

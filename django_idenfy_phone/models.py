@@ -160,7 +160,12 @@ class PhoneVerification(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.pk} ({self.status})"
+        return f"{self.reference} ({self.status})"
+
+    @property
+    def reference(self) -> str:
+        """The first 8 digits of the id, for logs: the whole id opens the row."""
+        return str(self.pk)[:8]
 
     @property
     def masked_number(self) -> str:

@@ -6,6 +6,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import ValidationError
+from django.core.signing import BadSignature, Signer
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
@@ -35,6 +37,7 @@ from .transactions import in_transaction, joining_transaction, retry_on_abort
 
 # A worker whose clock is behind must take a new row at once.
 DUE_BACKDATE = timedelta(minutes=10)
+REDEEM_SALT = "django_idenfy_phone.redeem_token"
 
 
 @sensitive_variables("phone_number", "idempotency_key")
@@ -187,19 +190,37 @@ def _why_no_check(row: PhoneVerification, pause: timedelta) -> VerificationError
     return CheckInProgress(retry_after=RETRY_SOON)
 
 
+@sensitive_variables()
+def redeem_token(verification: PhoneVerification) -> str:
+    """What ``get_proof`` takes for an anonymous verification: 80 ASCII characters.
+
+    It is stored nowhere. Show it only to the visitor who started the verification, and
+    keep it out of URLs and logs.
+    """
+    return Signer(salt=REDEEM_SALT).sign(str(verification.pk))
+
+
+@sensitive_variables()
 def get_proof(
-    verification_id: uuid.UUID, *, user: Any, purpose: str = ""
+    token_or_id: object, *, user: Any, purpose: str = ""
 ) -> PhoneVerification:
     """A verification that ``redeem_verification`` would take now.
 
     It was verified within REDEEM_WITHIN, by this user or anonymously, for this purpose,
-    and was not redeemed. Raises NotVerified.
+    and was not redeemed. ``token_or_id`` is its redeem token, each character as it was
+    given out, or the id of the user's own verification. Raises NotVerified.
     """
     rows = PhoneVerification.objects.redeemable(user_id_of(user), purpose)
-    row = rows.filter(pk=verification_id).first()
-    if row is None:
-        raise NotVerified
-    return row
+    pk = str(token_or_id) if isinstance(token_or_id, str | uuid.UUID) else ""
+    try:
+        pk = Signer(salt=REDEEM_SALT).unsign(pk)
+    except (BadSignature, UnicodeEncodeError):
+        # Ids stand in URLs, and so in logs: an id alone proves nothing of a visitor.
+        rows = rows.exclude(user=None)
+    try:
+        return rows.get(pk=pk)
+    except (PhoneVerification.DoesNotExist, ValidationError):
+        raise NotVerified from None
 
 
 def redeem_verification(

@@ -12,7 +12,7 @@ from django_idenfy_phone import tasks
 from django_idenfy_phone.models import PhoneVerification
 from support.celery_app import CeleryApp
 from support.clock import Clock
-from support.constants import MARKERS, NUMBER
+from support.constants import LEAK, NUMBER
 from support.wire import Wire
 
 pytest_plugins = ["django_idenfy_phone.testing", "pytester"]
@@ -22,9 +22,9 @@ pytest_plugins = ["django_idenfy_phone.testing", "pytester"]
 def pytest_runtest_makereport(item, call):
     report = yield
     for title, text in report.sections:
-        if any(marker in text for marker in MARKERS):
+        if LEAK.search(text):
             report.outcome = "failed"
-            report.longrepr = f"{title} holds a number or a secret"
+            report.longrepr = f"{title} holds a number, a secret, a token or an id"
     return report
 
 

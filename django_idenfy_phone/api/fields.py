@@ -1,10 +1,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from django.views.decorators.debug import sensitive_variables
 from rest_framework import serializers
 
 from .. import checking, phone, services
 from ..exceptions import InvalidCode, NotVerified, NumberNotSupported, UnknownUser
+from ..models import PhoneVerification
 
 
 class PhoneNumberField(serializers.Field[str, str, str, Any]):
@@ -37,12 +39,13 @@ class CodeField(serializers.Field[str, str, str, Any]):
         return value
 
 
-class VerifiedPhoneField(serializers.UUIDField):
-    """Takes the id of a verification and cleans to the ``PhoneVerification``.
+class VerifiedPhoneField(serializers.Field[PhoneVerification, Any, Any, Any]):
+    """Takes a redeem token and cleans to the ``PhoneVerification``.
 
-    It is always write-only. The caller is ``request.user`` of the serializer's context.
-    It only checks: spend the proof with ``services.redeem_verification`` beside the
-    save of the user.
+    A logged-in caller may give the id of an own verification instead; the caller is
+    ``request.user`` of the serializer's context. It is always write-only. It only
+    checks: spend the proof with ``services.redeem_verification`` beside the save of
+    the user.
     """
 
     default_error_messages = {NotVerified.code: NotVerified.message}
@@ -51,12 +54,12 @@ class VerifiedPhoneField(serializers.UUIDField):
         super().__init__(**{**kwargs, "write_only": True})
         self.purpose = purpose
 
-    def to_internal_value(self, data: Any) -> Any:
-        pk = super().to_internal_value(data)
+    @sensitive_variables("data")
+    def to_internal_value(self, data: Any) -> PhoneVerification:
         request = self.context.get("request")
         user = request.user if request else None
         try:
-            return services.get_proof(pk, user=user, purpose=self.purpose)
+            return services.get_proof(data, user=user, purpose=self.purpose)
         except (NotVerified, UnknownUser):
             # No proof can belong to a user who is not in the database.
             self.fail(NotVerified.code)

@@ -63,12 +63,13 @@ class VerificationView(APIView):
 class StartView(VerificationView):
     """POST {"phone_number"}: 202 and the verification, to be polled until sent.
 
+    Without a login also its "redeem_token", which no other answer holds.
     With an Idempotency-Key that was used within a day: 200 and that verification.
     """
 
     purpose = ""
 
-    @sensitive_variables("serializer")
+    @sensitive_variables("serializer", "data")
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         serializer = StartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -85,6 +86,8 @@ class StartView(VerificationView):
         url = _detail_url(request, row.pk)
         headers = {"Location": url} if url else None
         data = VerificationSerializer(row).data
+        if row.is_anonymous:
+            data["redeem_token"] = services.redeem_token(row)
         return Response(data, 202 if is_new else 200, headers=headers)
 
 

@@ -8,6 +8,7 @@ from django.core.exceptions import ValidationError as FormError
 from django.db.models import CharField
 from rest_framework.exceptions import ValidationError
 
+from django_idenfy_phone import services
 from django_idenfy_phone.api.fields import VerifiedPhoneField
 from django_idenfy_phone.exceptions import UnknownUser
 from django_idenfy_phone.forms import VerifiedPhoneField as VerifiedPhoneFormField
@@ -154,13 +155,14 @@ def test_login_of_an_unsaved_user_is_never_stored_as_anonymous(
 @pytest.mark.parametrize("pk", **named_cases(IMPOSSIBLE_IDS))
 def test_token_with_an_impossible_id_has_no_proof(anonymous_proof, pk):
     user = SimpleNamespace(pk=pk, is_authenticated=True)
+    token = services.redeem_token(anonymous_proof)
     field = VerifiedPhoneField(purpose="signup")
     form_field = VerifiedPhoneFormField(purpose="signup", user=user)
     field._context = {"request": SimpleNamespace(user=user)}
     with pytest.raises(ValidationError, match="phone_not_verified"):
-        field.run_validation(anonymous_proof.pk)
+        field.run_validation(token)
     with pytest.raises(FormError, match="confirm your phone number"):
-        form_field.clean(anonymous_proof.pk)
+        form_field.clean(token)
 
 
 def test_key_of_text_may_be_any_text_that_a_column_holds(monkeypatch, user):

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from django_idenfy_phone import services
 from django_idenfy_phone.models import PhoneVerification
 from support.steps import (
     NO_CACHE,
@@ -33,6 +34,15 @@ def test_start_answers_202_and_the_verification(api, idenfy_sandbox):
     row = PhoneVerification.objects.get()
     body = verification_body(row, status="queued", expires_at=None)
     assert status_and_body(started) == (202, body)
+
+
+def test_only_an_anonymous_start_answers_a_redeem_token(visitor, idenfy_sandbox):
+    started = post_start(visitor)
+    row = PhoneVerification.objects.get()
+    body = verification_body(row, status="queued", expires_at=None)
+    token = {"redeem_token": services.redeem_token(row)}
+    assert status_and_body(started) == (202, body | token)
+    assert status_and_body(visitor.get(started["Location"])) == (200, body)
 
 
 def test_start_answers_with_expected_headers(api, idenfy_sandbox):

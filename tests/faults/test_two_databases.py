@@ -83,7 +83,7 @@ def test_only_write_database_is_used(idenfy_sandbox):
     maintenance.sweep(tasks.notify_worker)
     row = PhoneVerification.objects.using("phones").get()
     assert received == [row.pk]
-    assert services.get_proof(row.pk, user=None) == row
+    assert services.get_proof(started.json()["redeem_token"], user=None) == row
     for alias in ("default", "replica"):
         assert not PhoneVerification.objects.using(alias).exists()
         assert not StartLock.objects.using(alias).exists()

@@ -1,5 +1,6 @@
 """The admin shows rows and warnings, changes nothing and hides each number."""
 
+import re
 import uuid
 from datetime import timedelta
 
@@ -89,7 +90,7 @@ def test_row_without_a_readable_number_is_shown_masked(api, unreadable):
     text = phone.written(unreadable.phone_number)
     shown = api.get(detail_url(unreadable)).json()["phone_number"]
     assert shown == unreadable.masked_number == phone.mask(text)
-    assert str(unreadable) == f"{unreadable.pk} (verified)"
+    assert str(unreadable) == f"{str(unreadable.pk)[:8]} (verified)"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -105,6 +106,12 @@ def test_admin_pages_show_neither_number_nor_request_id(admin_client, row, page)
 def test_admin_pages_show_the_masked_number(admin_client, row, page):
     response = admin_client.get(LIST_URL + page.format(row.pk))
     assert MASKED_NUMBER in response.content.decode()
+
+
+def test_admin_list_shows_a_reference_in_place_of_the_id(admin_client, row):
+    page = admin_client.get(LIST_URL).content.decode()
+    links = re.findall(f'<a href="{LIST_URL}{row.pk}/change/[^"]*">([^<]*)</a>', page)
+    assert links == [str(row.pk)[:8]]
 
 
 def test_admin_offers_no_add_change_or_delete(admin_client, row):
@@ -201,5 +208,5 @@ def test_admin_redirects_from_a_missing_row(admin_client, pk):
 
 
 def test_str_and_repr_of_a_row_hide_its_number(row):
-    assert str(row) == f"{row.pk} (verified)"
+    assert str(row) == f"{str(row.pk)[:8]} (verified)"
     assert NUMBER[4:] not in repr(row)

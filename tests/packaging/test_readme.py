@@ -130,7 +130,7 @@ def test_sign_up(api, idenfy_sandbox, django_user_model, settings):
     captcha = {"HTTP_X_CAPTCHA": "right"}
     started = api.post("/signup/phone/", body, format="json", **captcha)
     assert started.json()["purpose"] == "signup"
-    proof = {"username": "rasa", "phone": started.json()["id"]}
+    proof = {"username": "rasa", "phone": started.json()["redeem_token"]}
     assert api.post("/signup/", proof, format="json").status_code == 400
     confirm(api, idenfy_sandbox, started)
     assert api.post("/signup/", proof, format="json").status_code == 201

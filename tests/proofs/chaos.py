@@ -173,7 +173,7 @@ class Workers:
 
     def logged_unknown(self, row):
         """Return whether a worker ended the row, and not its expired lease."""
-        return f"Verification {row.pk}: unknown" in self.log.read_text()
+        return f"Verification {row.reference}: unknown" in self.log.read_text()
 
     def stop(self):
         for pid in self.pids:
