@@ -6,6 +6,8 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
+from django.contrib.admin.widgets import url_params_from_lookup_dict
+from django.db.models import ForeignObjectRel
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -55,15 +57,23 @@ class PhoneVerificationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return row.masked_number
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        """Allow only list_filter lookups; the admin answers others with a redirect.
+        """Allow only list_filter lookups, and what the popups of raw-id fields ask for.
 
-        By others, a number or a request_id could be guessed digit by digit, and some
-        values end in a database error.
+        The admin answers others with a redirect. By those, a number or a request_id
+        could be guessed digit by digit, and some values end in a database error.
         """
         is_filter = lookup.removesuffix("__exact") in self.list_filter
-        if not is_filter or "\0" in value:
+        is_allowed = is_filter or (lookup, value) in self._popup_lookups()
+        if not is_allowed or "\0" in value:
             raise IncorrectLookupParameters
         return True
+
+    def _popup_lookups(self) -> Iterator[tuple[str, str]]:
+        """The ``limit_choices_to`` of other models' fields, as parameters of a URL."""
+        for relation in self.opts.get_fields(include_hidden=True):
+            if isinstance(relation, ForeignObjectRel):
+                limit = relation.field.get_limit_choices_to()
+                yield from url_params_from_lookup_dict(limit).items()
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -128,7 +128,7 @@ def test_token_is_read_under_an_old_key_only_while_it_is_a_fallback(
     assert use_proof(token, None, "signup") == anonymous_proof
 
 
-def test_token_holds_only_characters_of_urls_and_names_its_row(proof):
+def test_token_is_the_id_and_a_signature(proof):
     row, other = proof(), proof()
     assert re.fullmatch(rf"{row.pk}:[\w-]{{43}}", token_of(row), re.ASCII)
     assert token_of(row) == token_of(PhoneVerification(pk=row.pk)) != token_of(other)

@@ -3,6 +3,7 @@
 import re
 import uuid
 from datetime import timedelta
+from html import unescape
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -200,6 +201,60 @@ def test_admin_list_accepts_any_query(admin_client, row, query):
 def test_admin_list_allows_only_list_filter_lookups(admin_client, row, query):
     response = admin_client.get(f"{LIST_URL}?{query}")
     assert (response.status_code, response["Location"]) == (302, f"{LIST_URL}?e=1")
+
+
+# The popup of each field of a host's order, and which rows it offers.
+POPUPS = [
+    ("unlimited", {"plain", "order", "anonymous", "staff", "british"}),
+    ("verified", {"order", "anonymous"}),
+    ("called", {"order"}),
+    # Django's own popups ignore a Q: the form checks it.
+    ("by_q", {"plain", "order", "anonymous", "staff", "british"}),
+    ("of_staff", {"staff"}),
+    ("without_user", {"anonymous"}),
+    ("many", {"british"}),
+]
+
+
+@pytest.mark.parametrize(("field", "offered"), POPUPS)
+def test_popup_of_a_raw_id_field_offers_the_limited_choices(
+    admin_client, admin_user, make, field, offered
+):
+    rows = {
+        "plain": make("sent"),
+        "order": make("verified", purpose="order"),
+        "anonymous": make("verified", user=None, is_anonymous=True),
+        "staff": make("sent", user=admin_user),
+        "british": make("sent", region="GB"),
+    }
+    form = admin_client.get("/admin/orders/order/add/").content.decode()
+    [link] = re.findall(f'<a href="([^"]*)"[^>]* id="lookup_id_{field}"', form)
+    popup = admin_client.get(f"{unescape(link)}&_popup=1".replace("/&", "/?"))
+    pks = re.findall('data-popup-opener="([^"]*)"', popup.content.decode())
+    assert popup.status_code == 200
+    assert {name for name, row in rows.items() if str(row.pk) in pks} == offered
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "is_verified=0",
+        "is_verified__exact=1",
+        "is_verified=1&is_verified=0",
+        "is_verified=1&phone_number__startswith=%2B3706",
+        "region=L",
+        "region__startswith=G",
+        "purpose=other",
+        "status__in=sent",
+        "user__is_staff=0",
+        "user__isnull=0",
+        "_to_field=request_id",
+        "_to_field=phone_number",
+    ],
+)
+def test_popup_lookups_are_allowed_with_their_own_value_only(admin_client, row, query):
+    response = admin_client.get(f"{LIST_URL}?_popup=1&{query}")
+    assert response.status_code in (302, 400)
 
 
 @pytest.mark.parametrize("pk", ["x", "%00", "_3F", str(uuid.UUID(int=7)), "1" * 3_000])
