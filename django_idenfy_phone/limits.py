@@ -5,12 +5,13 @@ flush.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from django.db import connections
-from django.db.models import Max
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
 from .conf import Limit, conf
@@ -22,6 +23,7 @@ from .exceptions import (
 )
 from .hashing import keyed_hashes
 from .models import PhoneVerification, StartLock, primary_alias
+from .phone import written
 from .starting import StartRequest
 from .transactions import (
     Bounds,
@@ -29,7 +31,6 @@ from .transactions import (
     bounding,
     statement_variables,
 )
-from .transitions import PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ SALT = "django_idenfy_phone.limits"
 # Limits of those who ask, in which also refusals of the account count for a while.
 OWN_KINDS = ("number", "user", "network")
 SHORT_WINDOW = timedelta(hours=1)
+DAY = timedelta(days=1)
+# How long a number waits for a new start when nothing was sent.
+UNCOUNTED_COOLDOWN = timedelta(seconds=10)
 
 # When a limit or cooldown ends, and the error to raise until then.
 Refusal = tuple[datetime, type[VerificationError]]
@@ -137,65 +141,136 @@ def enforce(start: StartRequest) -> None:
         raise error(retry_after=end - now)
 
 
-def _rows_of_number(start: StartRequest) -> PhoneVerificationQuerySet:
-    rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
-    keys = _lock_keys("number", start.phone_number)
-    locks = StartLock.objects.filter(key__in=keys)
-    cleared_at = locks.aggregate(latest=Max("cleared_at"))["latest"]
-    return rows.filter(created_at__gt=cleared_at) if cleared_at else rows
-
-
 def _cooldowns(start: StartRequest, now: datetime) -> Iterator[Refusal]:
-    last_day = _rows_of_number(start).filter(created_at__gt=now - timedelta(days=1))
-    rows = list(last_day.order_by("-created_at"))
-    ends = [row.resend_at for row in rows[:1]]
-    sends = [row for row in rows if row.is_counted]
-    if sends:
-        steps = conf.RESEND_COOLDOWN
-        seconds = steps[min(len(sends), len(steps)) - 1]
-        ends.append(sends[0].created_at + timedelta(seconds=seconds))
-    yield from ((end, CooldownActive) for end in ends if end > now)
+    rows = PhoneVerification.objects.filter(created_at__gt=now - DAY)
+    of_number = rows.filter(_condition("number", start)).order_by("-created_at")
+    newest = list(of_number.values("created_at", is_counted=rows.is_counted()))
+    yield from ((end, CooldownActive) for end in _cooldown_ends(newest) if end > now)
 
 
 def _reached_limits(start: StartRequest, now: datetime) -> Iterator[Refusal]:
-    """A limit of n is reached until the n-th newest row of its window has left it."""
-    for kind, rows in _rows_by_kind(start).items():
-        for limit in conf.SEND_LIMITS[kind]:
-            nth_newest = _nth_newest(kind, rows, limit, now)
-            if nth_newest is not None:
-                # A person must look: it is an attack, or the host outgrew its limits.
-                if kind in ("block", "site"):
-                    logger.critical(
-                        "The limit of a %s is reached: %s in %s.", kind, *limit
-                    )
-                yield nth_newest + limit.window, LimitReached
+    def nth_newest(kind: str, limit: Limit, with_refusals: bool) -> datetime | None:
+        rows = PhoneVerification.objects.counted(with_account_refusals=with_refusals)
+        newest = rows.filter(_condition(kind, start), created_at__gt=now - limit.window)
+        times = newest.order_by("-created_at").values_list("created_at", flat=True)
+        return times[limit.sends - 1 : limit.sends].first()
+
+    for kind, limit, end in _limit_ends(start, nth_newest):
+        # A person must look: it is an attack, or the host outgrew its limits.
+        if kind in ("block", "site"):
+            logger.critical("The limit of a %s is reached: %s in %s.", kind, *limit)
+        yield end, LimitReached
 
 
-def _rows_by_kind(start: StartRequest) -> dict[str, PhoneVerificationQuerySet]:
-    """The rows that each kind of limit counts, without the kinds that do not apply."""
-    rows = PhoneVerification.objects.all()
-    kinds = {
-        "number": _rows_of_number(start),
-        "block": rows.filter(number_block=start.number_block),
-        "site": rows,
-    }
+def resend_at(row: PhoneVerification, user_id: Any) -> datetime:
+    """When its caller may start again for this number, as the caller's own rows tell.
+
+    Those are the row itself and all rows of ``user_id``, which is None without a login.
+    So it shows nothing of the starts of other people, which may refuse a start too.
+    """
+    next_start = StartRequest(
+        phone_number=written(row.phone_number),
+        region=row.region,
+        user_id=user_id,
+        network=row.network,
+        purpose=row.purpose,
+        idempotency_key=None,
+    )
+    own_rows = _own_rows(row, next_start)
+
+    def nth_newest(kind: str, limit: Limit, with_refusals: bool) -> datetime | None:
+        counts = "is_counted_in_short_windows" if with_refusals else "is_counted"
+        rows = [each for each in own_rows if each[f"of_{kind}"] and each[counts]]
+        return rows[limit.sends - 1]["created_at"] if len(rows) >= limit.sends else None
+
+    of_number = [each for each in own_rows if each["of_number"]]
+    limit_ends = (end for *_, end in _limit_ends(next_start, nth_newest))
+    return max([*_cooldown_ends(of_number), *limit_ends], default=row.created_at)
+
+
+def _own_rows(
+    row: PhoneVerification, start: StartRequest
+) -> Sequence[Mapping[str, Any]]:
+    """What limits count of the row and of this user's rows, newest first: one query."""
+
+    def since(kinds: Iterable[str]) -> datetime:
+        limits = [limit for kind in kinds for limit in conf.SEND_LIMITS[kind]]
+        return timezone.now() - max([DAY, *(limit.window for limit in limits)])
+
+    kinds = _kinds(start)
+    rows = PhoneVerification.objects.filter(pk=row.pk)
     if start.user_id is not None:
-        kinds["user"] = rows.filter(user_id=start.user_id)
+        own = PhoneVerification.objects.filter(user_id=start.user_id)
+        rows |= own.filter(created_at__gt=since(set(kinds) - {"number"}))
+        # Of a user who proves many numbers, only a few of the older rows matter.
+        of_number = own.filter(_condition("number", start))
+        rows |= of_number.filter(created_at__gt=since(["number"]))
+    facts = rows.values(
+        "created_at",
+        is_counted=rows.is_counted(),
+        is_counted_in_short_windows=rows.is_counted(with_account_refusals=True),
+        **{f"of_{kind}": _condition(kind, start) for kind in kinds},
+    )
+    # Not by ORDER BY: SQLite would read the whole table in that order.
+    return sorted(facts, key=itemgetter("created_at"), reverse=True)
+
+
+def _kinds(start: StartRequest) -> list[str]:
+    """The kinds of limits that apply to a start."""
+    kinds = ["number", "block", "site"]
+    if start.user_id is not None:
+        kinds.append("user")
     if start.network:
-        kinds["network"] = rows.filter(network=start.network)
+        kinds.append("network")
     return kinds
 
 
-def _nth_newest(
-    kind: str, rows: PhoneVerificationQuerySet, limit: Limit, now: datetime
-) -> datetime | None:
-    """When the n-th newest row of the window was created; None if there are fewer.
+def _condition(kind: str, start: StartRequest) -> Q:
+    """Which rows this kind of limit counts for a start."""
+    match kind:
+        case "number":
+            keys = _lock_keys("number", start.phone_number)
+            locks = StartLock.objects.filter(key__in=keys)
+            cleared = locks.filter(cleared_at__gte=OuterRef("created_at"))
+            return Q(Q(phone_number=start.phone_number), ~Exists(cleared))
+        case "block":
+            return Q(number_block=start.number_block)
+        case "user":
+            return Q(user_id=start.user_id)
+        case "network":
+            return Q(network=start.network)
+    # The site's limit counts all.
+    return Q()
 
-    Refusals of the account count in short windows of those who caused them. They never
-    count for a block or the site: one account could shut out all others.
+
+def _cooldown_ends(rows: Sequence[Mapping[str, Any]]) -> Iterator[datetime]:
+    """When the rows of a number, newest first, allow a new start."""
+    steps = [timedelta(seconds=seconds) for seconds in conf.RESEND_COOLDOWN]
+    if rows and not rows[0]["is_counted"]:
+        yield rows[0]["created_at"] + min(steps[0], UNCOUNTED_COOLDOWN)
+    if sends := [row["created_at"] for row in rows if row["is_counted"]]:
+        # From these times on, the last day holds only one send, only two, … all.
+        times = [*(sent_at + DAY for sent_at in sends[1:]), sends[0]]
+        yield min(
+            max(time, sends[0] + steps[min(count, len(steps)) - 1])
+            for count, time in enumerate(times, start=1)
+        )
+
+
+def _limit_ends(
+    start: StartRequest,
+    nth_newest: Callable[[str, Limit, bool], datetime | None],
+) -> Iterator[tuple[str, Limit, datetime]]:
+    """A limit of n is reached until the n-th newest row of its window has left it.
+
+    ``nth_newest`` gets a kind, a limit, and whether refusals of the account count: in
+    short windows of those who caused them, and never for a block or the site, since
+    one account could shut out all others. It returns when that row was created, or None
+    where there are fewer.
     """
-    counts_refusals = kind in OWN_KINDS and limit.window <= SHORT_WINDOW
-    counted = rows.counted(with_account_refusals=counts_refusals)
-    newest = counted.filter(created_at__gt=now - limit.window)
-    times = newest.order_by("-created_at").values_list("created_at", flat=True)
-    return times[limit.sends - 1 : limit.sends].first()
+    for kind in _kinds(start):
+        for limit in conf.SEND_LIMITS[kind]:
+            with_refusals = kind in OWN_KINDS and limit.window <= SHORT_WINDOW
+            created_at = nth_newest(kind, limit, with_refusals)
+            if created_at is not None:
+                yield kind, limit, created_at + limit.window

@@ -5,7 +5,7 @@ once. Only ``transitions`` changes its status.
 """
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import reduce
 from operator import or_
 from typing import TypeVar
@@ -25,7 +25,6 @@ from .phone import E164Field, mask, written
 from .statuses import (
     ENDED_STATUSES,
     OPEN_STATUSES,
-    UNCOUNTED_FAILURES,
     Failure,
     Status,
 )
@@ -33,8 +32,6 @@ from .transitions import PhoneVerificationQuerySet
 
 M = TypeVar("M", bound=models.Model)
 
-# How long a number waits for a new start when nothing was sent.
-UNCOUNTED_COOLDOWN = timedelta(seconds=10)
 # The primary key of the only ProviderGate.
 GATE_ID = 1
 
@@ -201,19 +198,6 @@ class PhoneVerification(models.Model):
         """Whether only a new code can help."""
         may_be_used_up = self.has_lost_check and self.checks_wrong > 0
         return self.status in ENDED_STATUSES or may_be_used_up
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether it sent, may have sent, or may still send: see ``counted``."""
-        return self.status != Status.FAILED or self.failure not in UNCOUNTED_FAILURES
-
-    @property
-    def resend_at(self) -> datetime:
-        """When this row alone allows a new start for its number."""
-        cooldown = timedelta(seconds=conf.RESEND_COOLDOWN[0])
-        if not self.is_counted:
-            cooldown = min(cooldown, UNCOUNTED_COOLDOWN)
-        return self.created_at + cooldown
 
 
 class StartLock(models.Model):

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -149,6 +149,15 @@ def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerificat
     if row is None:
         raise VerificationNotFound
     return row
+
+
+def resend_at(verification: PhoneVerification, *, user: Any = None) -> datetime:
+    """When this caller may start again for the verification's number.
+
+    As the caller's own starts tell: other people's may refuse a start too. It may have
+    passed.
+    """
+    return limits.resend_at(verification, user_id_of(user))
 
 
 @sensitive_variables("code")

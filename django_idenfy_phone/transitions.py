@@ -106,7 +106,13 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def counted(self, *, with_account_refusals: bool = False) -> Self:
-        """Rows that sent, may have sent, or may still send an SMS.
+        """The rows of ``is_counted``."""
+        condition = self.is_counted(with_account_refusals=with_account_refusals)
+        return self.filter(condition)
+
+    @staticmethod
+    def is_counted(*, with_account_refusals: bool = False) -> Q:
+        """The condition of rows that sent, may have sent, or may still send an SMS.
 
         ``with_account_refusals`` adds those that iDenfy refused for contract or
         credits, but not for the key.
@@ -115,7 +121,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         if with_account_refusals:
             refused = Q(failure=Failure.ACCOUNT) & ~Q(provider_code=KEY_REFUSED)
             uncounted &= ~refused
-        return self.exclude(uncounted)
+        return ~uncounted
 
     def due(self, now: datetime) -> Self:
         """Rows that may be sent now, if the gate gives a slot."""

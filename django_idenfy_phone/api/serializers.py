@@ -2,6 +2,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from .. import services
 from ..models import PhoneVerification
 from ..statuses import Failure
 from .fields import CodeField, PhoneNumberField, UTCDateTimeField
@@ -27,8 +28,13 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
     code_spent = serializers.BooleanField()
     created_at = UTCDateTimeField()
     expires_at = UTCDateTimeField(allow_null=True)
-    resend_at = UTCDateTimeField()
+    resend_at = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
+
+    def get_resend_at(self, row: PhoneVerification) -> str:
+        request = self.context.get("request")
+        moment = services.resend_at(row, user=request.user if request else None)
+        return UTCDateTimeField().to_representation(moment)
 
     def get_failure(self, row: PhoneVerification) -> str | None:
         """Return only what helps the user: the true reason is for the admin."""

@@ -85,7 +85,7 @@ class StartView(VerificationView):
         )
         url = _detail_url(request, row.pk)
         headers = {"Location": url} if url else None
-        data = VerificationSerializer(row).data
+        data = VerificationSerializer(row, context={"request": request}).data
         if row.is_anonymous:
             data["redeem_token"] = services.redeem_token(row)
         return Response(data, 202 if is_new else 200, headers=headers)
@@ -105,7 +105,7 @@ class StatusView(VerificationView):
         self, request: Request, verification_id: object, *args: Any, **kwargs: Any
     ) -> Response:
         row = services.get_verification(_parse_id(verification_id), user=request.user)
-        return Response(VerificationSerializer(row).data)
+        return Response(VerificationSerializer(row, context={"request": request}).data)
 
 
 class ConfirmView(VerificationView):
@@ -120,7 +120,7 @@ class ConfirmView(VerificationView):
         serializer.is_valid(raise_exception=True)
         code = serializer.validated_data["code"]
         row = services.confirm_verification(pk, code, user=request.user)
-        return Response(VerificationSerializer(row).data)
+        return Response(VerificationSerializer(row, context={"request": request}).data)
 
 
 def _parse_id(value: object) -> uuid.UUID:

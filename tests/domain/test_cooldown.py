@@ -1,9 +1,8 @@
 """A number can be sent to again when its cooldown ends, to the microsecond."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
-from django.utils import timezone
 
 from django_idenfy_phone import services
 from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS
@@ -112,20 +111,155 @@ def test_deleted_account_resets_no_cooldown(user):
 # resend_at
 
 
-def test_resend_at_depends_on_this_row_only(no_limits, make, user):
-    for minutes in (30, 20, 10):
-        make(user=None, created_at=timezone.now() - minutes * MINUTE)
-    row = start_and_expire(user)
-    assert row.resend_at == row.created_at + MINUTE
-    assert refusal_of(user) == ("cooldown", 5 * MINUTE)
+def assert_can_start_from(moment, user, clock, **options):
+    """Move the clock to ``moment``, before which a start must be refused."""
+    clock.now = moment - MICROSECOND
+    assert refusal_of(user, **options)[1] == MICROSECOND
+    clock.now = moment
 
 
-def test_later_start_of_another_caller_does_not_move_resend_at(user, clock):
+def test_start_at_resend_at_is_the_first_that_is_allowed(user, clock):
+    first_start = clock.now
+    for _ in range(31):
+        row = start_and_expire(user)
+        assert_can_start_from(services.resend_at(row, user=user), user, clock)
+    assert clock.now - first_start > 60 * DAY
+
+
+def test_cooldown_shortens_when_a_send_leaves_the_last_day(no_limits, user, clock):
+    noon = clock.now
+    for age in (DAY, 5 * MINUTE, MINUTE):
+        clock.now = noon - age
+        row = start_and_expire(user)
+    clock.now = noon - MINUTE + MICROSECOND
+    assert services.resend_at(row, user=user) == noon + MINUTE
+    assert_can_start_from(noon + MINUTE, user, clock)
+
+
+@pytest.mark.parametrize("kind", DEFAULT_SEND_LIMITS)
+@pytest.mark.parametrize("sends", [1, 3])
+def test_resend_at_knows_each_limit_that_own_rows_reach(
+    no_limits, settings, user, clock, kind, sends
+):
+    settings.IDENFY_PHONE_SEND_LIMITS |= {kind: (f"{sends}/2h", f"{sends}/3h")}
+    first_start, network = clock.now, "8.8.8.8"
+    for _ in range(sends):
+        clock.move(10 * MINUTE)
+        row = start_and_expire(user, network=network)
+    moment = services.resend_at(row, user=user)
+    assert moment == first_start + 10 * MINUTE + 3 * HOUR
+    assert_can_start_from(moment, user, clock, network=network)
+
+
+@pytest.mark.parametrize("kind", ["number", "network", "block", "site"])
+def test_resend_at_of_a_visitor_knows_what_the_one_row_reaches(
+    no_limits, settings, clock, kind
+):
+    settings.IDENFY_PHONE_SEND_LIMITS |= {kind: ("1/2h",)}
+    row = start_and_expire(None, network="8.8.8.8")
+    moment = services.resend_at(row)
+    assert moment == clock.now + 2 * HOUR
+    assert_can_start_from(moment, None, clock, network="8.8.8.8")
+
+
+def test_resend_at_knows_the_starts_of_the_user_for_other_numbers(user, clock):
+    first_start = clock.now
+    for n in range(5):
+        row = start_and_expire(user, f"+3706123450{n}")
+        clock.move(MINUTE)
+    moment = services.resend_at(row, user=user)
+    assert moment == first_start + HOUR
+    assert_can_start_from(moment, user, clock, number="+37061234504")
+
+
+def test_starts_for_other_numbers_lengthen_no_cooldown(no_limits, user, clock):
+    for n in range(3):
+        row = start_and_expire(user, f"+3706123450{n}")
+    assert services.resend_at(row, user=user) == clock.now + MINUTE
+
+
+@pytest.mark.parametrize(
+    ("failure", "provider_code", "resend_at"),
+    [
+        ("account", "PARTNER_CONTRACT_ERROR", HOUR),
+        ("account", "UNAUTHORIZED", 10 * SECOND),
+        ("unreachable", "", 10 * SECOND),
+        ("unknown", "", DAY),
+        ("number_refused", "", DAY),
+    ],
+)
+def test_resend_at_counts_a_failed_row_as_the_limits_do(
+    no_limits, settings, make, user, clock, failure, provider_code, resend_at
+):
+    settings.IDENFY_PHONE_SEND_LIMITS |= {"number": ("1/h", "1/d")}
+    row = make("failed", failure=failure, provider_code=provider_code)
+    assert services.resend_at(row, user=user) == clock.now + resend_at
+    assert_can_start_from(clock.now + resend_at, user, clock)
+
+
+@pytest.mark.parametrize("minutes", [0, 10])
+def test_resend_at_shows_nothing_of_the_starts_of_others(
+    make, user, django_user_model, clock, minutes
+):
     row = start_and_expire(user)
-    clock.move(MINUTE)
-    start_and_expire(None)
-    row = services.get_verification(row.pk, user=user)
-    assert row.resend_at == row.created_at + MINUTE
+    rasa = django_user_model.objects.create_user("rasa")
+    for fields in [{"user": rasa}, {"user": None, "is_anonymous": True}] * 5:
+        make("expired", created_at=clock.now - minutes * MINUTE, **fields)
+    assert services.resend_at(row, user=user) == row.created_at + MINUTE
+
+
+def test_visitor_sees_the_cooldown_of_one_row_only(no_limits, clock):
+    first = start_and_expire(None)
+    clock.move(HOUR)
+    second = start_and_expire(None)
+    moments = [services.resend_at(row) - row.created_at for row in (first, second)]
+    assert moments == [MINUTE, MINUTE]
+
+
+def test_user_who_sees_a_row_of_a_visitor_sees_own_starts_as_well(
+    no_limits, user, clock
+):
+    start_and_expire(user)
+    clock.move(HOUR)
+    row = start_and_expire(None)
+    assert services.resend_at(row, user=user) == row.created_at + 2 * MINUTE
+    assert services.resend_at(row) == row.created_at + MINUTE
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_cleared_number_can_be_started_at_once(user, clock, is_known):
+    for _ in range(3):
+        row = start_and_expire(user)
+        clock.now = services.resend_at(row, user=user)
+    clock.now = row.created_at + SECOND
+    services.clear_number("+37061234567")
+    assert services.resend_at(row, user=user if is_known else None) <= clock.now
+    clock.move(MICROSECOND)
+    again = start_and_expire(user)
+    assert services.resend_at(again, user=user) == clock.now + MINUTE
+
+
+def test_resend_at_of_an_old_row_does_not_move(make, user, clock):
+    row = make("expired")
+    for age in (MINUTE, HOUR, 100 * DAY):
+        clock.now = row.created_at + age
+        assert services.resend_at(row, user=user) == row.created_at + MINUTE
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_resend_at_takes_one_query(make, user, django_assert_num_queries, is_known):
+    rows = [make("expired", purpose=f"{n}") for n in range(20)]
+    with django_assert_num_queries(1):
+        services.resend_at(rows[0], user=user if is_known else None)
+
+
+def test_api_shows_the_growing_cooldown(api, make, user, clock):
+    make("expired")
+    clock.move(HOUR)
+    started = post_start(api).json()
+    shown = api.get(f"/phone/{started['id']}/").json()
+    moments = [datetime.fromisoformat(body["resend_at"]) for body in (started, shown)]
+    assert moments == [clock.now + 2 * MINUTE] * 2
 
 
 # Retry-After

@@ -1,4 +1,4 @@
-"""Each query of a sweep uses an index, however many rows have ended."""
+"""Queries use an index, however many rows there are."""
 
 from datetime import timedelta
 
@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_idenfy_phone import maintenance
+from django_idenfy_phone import maintenance, services
 from django_idenfy_phone.models import PhoneVerification
 
 TABLE = "django_idenfy_phone_phoneverification"
@@ -70,3 +70,15 @@ def test_sweep_reads_only_open_and_unannounced_rows(many_ended_rows, plans):
     assert "idenfy_phone_unannounced" in unannounced
     for plan in plans:
         assert WHOLE_TABLE[connection.vendor] not in plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_resend_at_reads_only_rows_of_the_caller(many_ended_rows, user, plans):
+    row = PhoneVerification.objects.filter(user=user).earliest("created_at")
+    plans.clear()
+    services.resend_at(row, user=user)
+    services.resend_at(row)
+    own, visitors = plans
+    for plan in (own, visitors):
+        assert WHOLE_TABLE[connection.vendor] not in plan
+    assert "idenfy_phone_user" in own
