@@ -53,7 +53,7 @@ def parse(text: object) -> Number:
         raise NumberNotSupported
     default_region = getattr(settings, "PHONENUMBER_DEFAULT_REGION", None)
     try:
-        number = phonenumbers.parse(text, default_region)
+        number = _canonical(phonenumbers.parse(text, default_region))
     except phonenumbers.NumberParseException:
         raise NumberNotSupported from None
     region = phonenumbers.region_code_for_number(number)
@@ -87,6 +87,25 @@ def _fold(character: str) -> str:
         case "Cf":
             return ""
     return character
+
+
+def _canonical(number: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber:
+    """One form for numbers that their region dials by the same digits.
+
+    It has a leading zero where that is optional, as in Gabon: "+241 6 03 12 34" and
+    "+241 06 03 12 34" are both "06 03 12 34" there.
+    """
+    with_zero = phonenumbers.PhoneNumber(
+        country_code=number.country_code,
+        national_number=number.national_number,
+        italian_leading_zero=True,
+    )
+    national, national_with_zero = (
+        phonenumbers.format_number(each, PhoneNumberFormat.NATIONAL)
+        for each in (number, with_zero)
+    )
+    is_same = national == national_with_zero and phonenumbers.is_valid_number(with_zero)
+    return with_zero if is_same else number
 
 
 def _is_supported(number: phonenumbers.PhoneNumber, region: str) -> bool:

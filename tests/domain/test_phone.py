@@ -2,6 +2,7 @@
 
 import re
 import traceback
+from contextlib import suppress
 
 import phonenumbers
 import pytest
@@ -83,6 +84,52 @@ def test_mobile_number_of_each_region_is_accepted(all_regions, region):
     written = example(region, PhoneNumberFormat.INTERNATIONAL)
     number = (example(region), SHARED.get(region, region))
     assert phone.parse(written) == phone.parse(example(region)) == number
+
+
+@pytest.mark.parametrize("spelling", ["+2416031234", "+24106031234", "+241 6 03 12 34"])
+def test_old_numbers_of_gabon_have_one_form(all_regions, spelling):
+    assert phone.parse(spelling) == ("+24106031234", "GA")
+
+
+@pytest.mark.parametrize("spelling", ["6031234", "06031234", "06 03 12 34"])
+def test_old_national_numbers_of_gabon_have_one_form(all_regions, settings, spelling):
+    settings.PHONENUMBER_DEFAULT_REGION = "GA"
+    assert phone.parse(spelling) == ("+24106031234", "GA")
+
+
+def test_new_numbers_of_gabon_have_one_form(all_regions):
+    spellings = ["+24166031234", "+241066031234", "+241 66 03 12 34"]
+    assert {phone.parse(each).e164 for each in spellings} == {"+24166031234"}
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("kind", ["mobile", "fixed-line"])
+def test_numbers_that_are_dialled_alike_are_one_number(
+    all_regions, settings, region, kind
+):
+    settings.IDENFY_PHONE_NUMBER_TYPES = ["mobile", "fixed-line-or-mobile", kind]
+    number = phonenumbers.example_number_for_type(region, phone.NUMBER_TYPES[kind])
+    code = f"+{number.country_code}"
+    digits = phonenumbers.national_significant_number(number)
+    found = {}
+    for spelling in {digits, f"0{digits}", f"00{digits}", digits.lstrip("0")}:
+        with suppress(NumberNotSupported):
+            e164 = phone.parse(code + spelling).e164
+            found.setdefault(dialled(code + spelling), set()).add(e164)
+    assert [forms for forms in found.values() if len(forms) > 1] == []
+
+
+def dialled(text):
+    """The digits by which its own region dials a number."""
+    return phonenumbers.format_number(
+        phonenumbers.parse(text), PhoneNumberFormat.NATIONAL
+    )
+
+
+def test_leading_zero_of_italy_tells_two_numbers_apart(all_regions, settings):
+    settings.IDENFY_PHONE_NUMBER_TYPES = ["mobile", "fixed-line"]
+    spellings = ["+393123456789", "+3903123456789"]
+    assert [phone.parse(each).e164 for each in spellings] == spellings
 
 
 @pytest.mark.parametrize("region", ["LT", "GB", "US"])
