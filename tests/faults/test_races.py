@@ -219,8 +219,9 @@ def test_50_requests_with_one_proof_create_one_account(
     proof, at_once, django_user_model, settings, atomic_requests
 ):
     def sign_up(n):
-        return post_as(None, "/sign-up/", username=f"user{n}", phone=str(proof.pk))[0]
+        return post_as(None, "/sign-up/", username=f"user{n}", phone=token)[0]
 
+    token = services.redeem_token(proof)
     settings.ROOT_URLCONF = "hosts.signup"
     before = django_user_model.objects.count()
     assert Counter(at_once(sign_up, range(50))) == {201: 1, 400: 49}
