@@ -44,7 +44,7 @@ REDUNDANT = {
     ("settle_slice", "bounds"),
     ("redeem", "bounds or Q()"),
     # Only failed rows have a failure: the UPDATE that sets one sets the other.
-    ("counted", "status=Status.FAILED"),
+    ("is_counted", "status=Status.FAILED"),
 }
 
 
