@@ -5,10 +5,11 @@ flush.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from operator import itemgetter
+from typing import Any
 
 from django.db import connections
 from django.db.models import Exists, OuterRef, Q
