@@ -1,30 +1,46 @@
-"""Sends the signals, so that every receiver runs. The sweep repeats what failed."""
+"""Sends the signals, so that every receiver runs. The sweep repeats what failed.
+
+A receiver is code of the host, and may never return. A request waits for it, but no
+worker and no sweep does: those call receivers ``in_background``.
+"""
 
 import logging
+import os
+import threading
+import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 
+from django.db import connections, transaction
 from django.utils import timezone
 
-from .models import PhoneVerification
+from .models import PhoneVerification, primary_alias
 from .signals import phone_verified, send_failed
 from .transitions import RECEIVER_GRACE, PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
 
+MAX_THREADS = 2
+THREAD_NAME = "idenfy-phone-receivers"
+# In this time, a thread becomes free where receivers do return.
+THREAD_WAIT_SECONDS = 1
+ALARM_INTERVAL_SECONDS = 60
 
-def verified(pk: uuid.UUID) -> None:
-    """T12: send ``phone_verified``. Never raises: the sweep tries again what failed."""
-    rows = PhoneVerification.objects
+Call = Callable[[], object]
+
+
+def verified(row: PhoneVerification) -> None:
+    """Send ``phone_verified``. Never raises: the sweep tries again what failed.
+
+    Only for a row whose announcement the caller has taken, by T8 or T12.
+    """
     try:
-        row = rows.take_announcement(pk)
-        if row is None:
-            return
         answers = phone_verified.send_robust(
             PhoneVerification, verification=row, user=row.user
         )
         if not any(isinstance(answer, Exception) for _, answer in answers):
-            rows.mark_announced(row)
+            PhoneVerification.objects.mark_announced(row)
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
             logger.critical(
                 "Verification %s: receivers of phone_verified have failed for %s.",
@@ -32,8 +48,19 @@ def verified(pk: uuid.UUID) -> None:
                 RECEIVER_GRACE,
             )
     except Exception:
+        logger.exception("Verification %s could not be announced.", row.reference)
+
+
+def verified_again(pk: uuid.UUID) -> None:
+    """T12: send ``phone_verified`` for a row that is due. Never raises."""
+    try:
+        row = PhoneVerification.objects.take_announcement(pk)
+    except Exception:
         reference = PhoneVerification(pk=pk).reference
         logger.exception("Verification %s could not be announced.", reference)
+        return
+    if row is not None:
+        verified(row)
 
 
 def failed(pks: Iterable[uuid.UUID]) -> None:
@@ -50,3 +77,79 @@ def failed(pks: Iterable[uuid.UUID]) -> None:
 def settle_and_announce(rows: PhoneVerificationQuerySet) -> None:
     """End those of ``rows`` that are late, and announce which of them failed."""
     failed(rows.settle())
+
+
+def in_background(calls: Sequence[Call], give_up_at: float) -> None:
+    """As ``one_by_one``, but wait only until ``give_up_at`` for a call to return.
+
+    The calls run in one of MAX_THREADS daemon threads of this process, which has
+    database connections of its own. Nothing runs where both are busy: that is logged.
+    Inside TestCase, whose rows no other connection sees, they run in this thread.
+    """
+    if transaction.get_connection(primary_alias()).in_atomic_block:
+        one_by_one(calls, give_up_at)
+    elif calls:
+        _the_threads().run(calls, give_up_at)
+
+
+def one_by_one(calls: Sequence[Call], give_up_at: float) -> None:
+    """Make the first call, and go on until ``give_up_at``, by ``time.monotonic()``."""
+    for call in calls:
+        call()
+        if time.monotonic() > give_up_at:
+            break
+
+
+class _Threads:
+    """Threads for receivers: as many as ever return can be used again."""
+
+    def __init__(self) -> None:
+        self._free = threading.Semaphore(MAX_THREADS)
+        self._alarm_at = 0.0
+
+    def run(self, calls: Sequence[Call], give_up_at: float) -> None:
+        if not self._free.acquire(timeout=THREAD_WAIT_SECONDS):
+            self._alarm()
+            return
+        thread = threading.Thread(
+            target=self._work,
+            name=THREAD_NAME,
+            args=(calls, give_up_at),
+            daemon=True,
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            self._free.release()
+            self._alarm()
+            return
+        thread.join(max(0, give_up_at - time.monotonic()))
+
+    def _work(self, calls: Sequence[Call], give_up_at: float) -> None:
+        with ExitStack() as stack:
+            stack.callback(self._free.release)
+            stack.callback(connections.close_all)
+            one_by_one(calls, give_up_at)
+
+    def _alarm(self) -> None:
+        """At most once a minute in each process."""
+        now = time.monotonic()
+        if now >= self._alarm_at:
+            self._alarm_at = now + ALARM_INTERVAL_SECONDS
+            logger.critical(
+                "No thread is free for receivers, so signals are not sent: does a "
+                "receiver of phone_verified or send_failed never return?"
+            )
+
+
+_threads: dict[str, _Threads] = {}
+
+# Windows does not fork.
+if hasattr(os, "register_at_fork"):
+    # The threads of the parent do not run in the child.
+    os.register_at_fork(after_in_child=_threads.clear)
+
+
+def _the_threads() -> _Threads:
+    # Not made at import, which may come before gevent replaces the locks.
+    return _threads.get("") or _threads.setdefault("", _Threads())

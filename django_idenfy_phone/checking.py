@@ -69,12 +69,12 @@ def check(pk: uuid.UUID, code: str, user_id: Any) -> bool:
     row = PhoneVerification.objects.begin_check(pk, user_id)
     if row is None:
         return False
-    is_verified = _ask_idenfy(row, code)
-    rows = PhoneVerification.objects
-    mark = rows.mark_verified if is_verified else rows.mark_wrong
-    retry_or_check_unknown(partial(mark, row))
-    if is_verified:
-        announce.verified(row.pk)
+    if not _ask_idenfy(row, code):
+        retry_or_check_unknown(partial(PhoneVerification.objects.mark_wrong, row))
+        return True
+    mark_verified = partial(PhoneVerification.objects.mark_verified, row)
+    if verified := retry_or_check_unknown(mark_verified):
+        announce.verified(verified)
     return True
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -44,6 +45,8 @@ Repeatable = NeverSent | RateLimited
 JITTER_BASE = timedelta(seconds=2)
 JITTER_CAP = timedelta(seconds=30)
 AFTER_LOCK_TIMEOUT = timedelta(seconds=2)
+# How long a worker waits for receivers of send_failed.
+RECEIVER_SECONDS = 2
 
 
 def deliver(pk: uuid.UUID) -> timedelta | None:
@@ -59,7 +62,7 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
         row = claim(pk)
         if row is None:
             rows = PhoneVerification.objects.filter(pk=pk)
-            announce.settle_and_announce(rows)
+            _announce_failed(rows.settle())
             if not rows.exists():
                 logger.warning("Verification %s is gone: nothing is sent.", reference)
     except OperationalError as error:
@@ -72,7 +75,7 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
     if row is None:
         return None
     if row.status == Status.FAILED:
-        announce.failed([pk])
+        _announce_failed([pk])
     elif row.status == Status.QUEUED:
         return max(timedelta(0), row.next_send_at - timezone.now())
     else:
@@ -108,6 +111,12 @@ def claim(pk: uuid.UUID) -> PhoneVerification | None:
             return rows.get(pk=pk)
 
     return retry_on_abort(claim_or_reserve, primary_alias())
+
+
+def _announce_failed(pks: list[uuid.UUID]) -> None:
+    """Send ``send_failed``, but go on with the next row while a receiver hangs."""
+    calls = [partial(announce.failed, [pk]) for pk in pks]
+    announce.in_background(calls, time.monotonic() + RECEIVER_SECONDS)
 
 
 @sensitive_variables("request_id")
@@ -162,7 +171,7 @@ def _fail(row: PhoneVerification, error: IdenfyError) -> None:
     code = KEY_REFUSED if isinstance(error, KeyRefused) else error.identifier
     fail = partial(PhoneVerification.objects.fail, row, failure, code)
     if _write(fail):
-        announce.failed([row.pk])
+        _announce_failed([row.pk])
     if isinstance(error, AccountRefused):
         now, is_key_refused = timezone.now(), isinstance(error, KeyRefused)
         note = partial(gate.note_account_fault, row, now)

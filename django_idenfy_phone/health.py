@@ -14,10 +14,11 @@ from .conf import conf
 from .models import PhoneVerification, ProviderGate
 from .pacing import Pause
 from .statuses import ACCEPTED_STATUSES, Failure, Status
-from .transitions import RECEIVER_GRACE
 
 # A worker takes a row within a second, the sweep within half a minute.
 LONG_QUEUED = timedelta(minutes=1)
+# A signal lost in a crash is sent within half of it.
+LONG_UNANNOUNCED = timedelta(minutes=5)
 # Fewer failures than this may be chance.
 MANY_FAILURES = 3
 PROVIDER_FAILURES = (Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.UNREACHABLE)
@@ -34,7 +35,10 @@ class Trouble(TextChoices):
     )
     QUEUE = "queue", _("A row waits too long: are worker and sweep running?")
     LATE = "late", _("Rows were not sent in time in the last hour.")
-    RECEIVERS = "receivers", _("Receivers of phone_verified have failed for a day.")
+    RECEIVERS = (
+        "receivers",
+        _("A proof was not announced for 5 minutes: do receivers fail or hang?"),
+    )
 
 
 class Health(NamedTuple):
@@ -117,7 +121,7 @@ def _troubles(
         yield Trouble.LATE
     verified = PhoneVerification.objects.filter(status=Status.VERIFIED)
     unannounced = verified.filter(announced_at=None)
-    if unannounced.filter(verified_at__lte=now - RECEIVER_GRACE).exists():
+    if unannounced.filter(verified_at__lte=now - LONG_UNANNOUNCED).exists():
         yield Trouble.RECEIVERS
 
 

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from django.utils import timezone
 
@@ -20,14 +21,18 @@ MIN_BATCH = 200
 
 
 def sweep(
-    dispatch: Callable[[uuid.UUID], bool], budget: timedelta = SWEEP_BUDGET
+    dispatch: Callable[[uuid.UUID], bool],
+    budget: timedelta = SWEEP_BUDGET,
+    *,
+    is_eager: bool = False,
 ) -> None:
     """Dispatch waiting rows, settle late ones, announce again what failed.
 
     Safe at any time; several sweeps may run at once. ``dispatch`` notifies a worker of
     a row or sends it, and returns whether to go on. What is left when ``budget`` is
     over stays for the next sweep. Codes come first, and signals last, since receivers
-    may be slow. Raises InsideTransaction.
+    may be slow, or never return: they run in the background unless ``is_eager``.
+    Raises InsideTransaction.
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
@@ -40,14 +45,13 @@ def sweep(
         ended, failed_now = PhoneVerification.objects.settle_slice()
         failed += failed_now
     unannounced = PhoneVerification.objects.unannounced().order_by("announce_at")
-    for pk in list(unannounced.values_list("pk", flat=True)):
-        announce.verified(pk)
-        if time.monotonic() > give_up_at:
-            break
-    for pk in failed:
-        if time.monotonic() > give_up_at:
-            break
-        announce.failed([pk])
+    calls = [
+        partial(announce.verified_again, pk)
+        for pk in unannounced.values_list("pk", flat=True)
+    ]
+    calls += [partial(announce.failed, [pk]) for pk in failed]
+    run = announce.one_by_one if is_eager else announce.in_background
+    run(calls, give_up_at)
 
 
 def _due_batch() -> list[uuid.UUID]:

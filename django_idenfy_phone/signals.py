@@ -2,23 +2,64 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
+from asgiref.sync import async_to_sync
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.dispatch import Signal
 
 logger = logging.getLogger(__name__)
+
+
+Receivers = list[Callable[..., Any]]
 
 
 class RobustSignal(Signal):
     """``send_robust`` goes on past any receiver.
 
     Django's own reads ``receiver.__qualname__``, which a partial or a callable object
-    lacks: that error would keep later receivers from running.
+    lacks: that error would keep later receivers from running. In an open transaction,
+    as in a TestCase, so would a database error.
     """
 
+    def _live_receivers(self, sender: Any) -> tuple[Receivers, Receivers]:
+        receivers, async_receivers = super()._live_receivers(sender)
+        if not _transactions():
+            return receivers, async_receivers
+        calls = [(each, _name_of(each)) for each in receivers]
+        calls += [(async_to_sync(each), _name_of(each)) for each in async_receivers]
+        return [_in_savepoint(call, name) for call, name in calls], []
+
     def _log_robust_failure(self, receiver: Callable[..., Any], err: Exception) -> None:
-        name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
-        logger.error("The receiver %s failed.", name, exc_info=err)
+        logger.error("The receiver %s failed.", _name_of(receiver), exc_info=err)
+
+
+def _transactions() -> list[BaseDatabaseWrapper]:
+    """The connections of this thread that have one open."""
+    opened = connections.all(initialized_only=True)
+    return [connection for connection in opened if connection.in_atomic_block]
+
+
+def _in_savepoint(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Call a receiver; where it fails, its own queries are undone, and no others."""
+
+    def call_in_savepoint(**named: Any) -> Any:
+        with ExitStack() as savepoints:
+            for connection in _transactions():
+                savepoint: Any = transaction.atomic(connection.alias)
+                # A durable block may stand in that of a TestCase, so in this one too.
+                savepoint._from_testcase = connection.atomic_blocks[-1]._from_testcase
+                savepoints.enter_context(savepoint)
+            return call(**named)
+
+    call_in_savepoint.__qualname__ = name
+    return call_in_savepoint
+
+
+def _name_of(receiver: Callable[..., Any]) -> str:
+    return getattr(receiver, "__qualname__", type(receiver).__qualname__)
 
 
 # Sent once a number is proven, after the commit and before confirm answers.

@@ -36,7 +36,8 @@ def send_code(*args: Any, **kwargs: Any) -> None:
 @shared_task(name="django_idenfy_phone.sweep", ignore_result=True)
 def sweep() -> None:
     """Every 30 s: notify workers of waiting rows, settle late rows, announce again."""
-    maintenance.sweep(notify_worker_blocking)
+    is_eager = send_code.app.conf.task_always_eager
+    maintenance.sweep(notify_worker_blocking, is_eager=is_eager)
 
 
 publisher = BrokerPublisher(send_code)

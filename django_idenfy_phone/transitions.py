@@ -15,14 +15,15 @@ T5   sending → failed(unknown)           own attempt; maybe sent, or its lease
 T6   queued → failed(too_late)           send_by has passed, or comes before the slot
 T7   sent → sent                         the caller owns it, before expires_at, checks
                                          are left, no check is in flight: spends one
-T8   sent, expired, locked → verified    own request_id; iDenfy said true
+T8   sent, expired, locked → verified    own request_id; iDenfy said true: takes the
+                                         first announcement with it
 T9   sent → sent                         own check; iDenfy said false
 T10  sent → sent                         own check; iDenfy surely did not judge it: the
                                          check is refunded
 T11  sent → locked, sent → expired       no check in flight, and no checks are left, or
                                          expires_at has passed
 T12  verified → verified                 not announced, and announce_at has come: takes
-                                         the announcement, then notes its success
+                                         the next announcement. Also: notes a success
 T13  verified → verified                 the caller may redeem it, once
 ===  ==================================  =============================================
 
@@ -65,6 +66,8 @@ MAX_SEND_ATTEMPTS = 5
 SLICE = 500
 DAY = timedelta(days=1)
 MINUTES_PER_DAY = DAY // timedelta(minutes=1)
+# So long nobody else announces a row.
+ANNOUNCE_LEASE = timedelta(minutes=2)
 # How long receivers may fail before a person is called.
 RECEIVER_GRACE = DAY
 
@@ -313,18 +316,22 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             )
         )
 
-    def mark_verified(self, row: "PhoneVerification") -> bool:
-        """T8. Only after iDenfy answered true for this row's own request_id."""
+    def mark_verified(self, row: "PhoneVerification") -> "PhoneVerification | None":
+        """T8. Only after iDenfy answered true for this row's own request_id.
+
+        Takes the first announcement: whoever gets the row back sends its signal.
+        """
         now = timezone.now()
         return self.filter(
-            pk=row.pk,
             request_id=row.request_id,
             status__in=(Status.SENT, Status.EXPIRED, Status.LOCKED),
-        )._transition(
+        )._transition_and_fetch(
+            row.pk,
             status=Status.VERIFIED,
             is_verified=True,
             verified_at=now,
-            announce_at=now,
+            announce_attempts=1,
+            announce_at=now + ANNOUNCE_LEASE,
             checking_until=None,
         )
 
@@ -373,25 +380,24 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     def unannounced(self) -> Self:
         """Verified rows whose signal is to be sent now."""
         return self.filter(
-            status=Status.VERIFIED,
-            announced_at=None,
-            announce_at__lte=timezone.now(),
+            status=Status.VERIFIED, announced_at=None, announce_at__lte=timezone.now()
         )
 
     def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
         """T12, first half: nobody else announces the row until its next try.
 
-        The pause before that try is one minute, and doubles each time. One try comes
-        when RECEIVER_GRACE ends, and then one each day. Returns None where the row is
-        not due.
+        The pause before that try is ANNOUNCE_LEASE at first, and doubles each time. One
+        try comes when RECEIVER_GRACE ends, and then one each day. Returns None where
+        the row is not due.
         """
         row = self.unannounced().filter(pk=pk).first()
         if row is None:
             return None
         now = timezone.now()
-        pause = timedelta(minutes=min(2**row.announce_attempts, MINUTES_PER_DAY))
-        grace_left = (row.verified_at or now) + RECEIVER_GRACE - now
-        pause = min(pause, grace_left) if grace_left > timedelta(0) else DAY
+        attempts = row.announce_attempts + 1
+        pause = timedelta(minutes=min(2**attempts, MINUTES_PER_DAY))
+        left = (row.verified_at or now) + RECEIVER_GRACE - now
+        pause = max(min(pause, left), ANNOUNCE_LEASE) if left > timedelta(0) else DAY
         return self.unannounced()._transition_and_fetch(
             pk, announce_attempts=F("announce_attempts") + 1, announce_at=now + pause
         )

@@ -61,7 +61,7 @@ def plans():
 
 @pytest.mark.django_db(transaction=True)
 def test_sweep_reads_only_open_and_unannounced_rows(many_ended_rows, plans):
-    maintenance.sweep(lambda pk: True)
+    maintenance.sweep(lambda pk: True, is_eager=True)
     # In this order: due rows, the four endings, unannounced rows, and the one found.
     due, *endings, unannounced, _one_row = plans[:7]
     assert len(endings) == 4

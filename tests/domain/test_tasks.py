@@ -17,8 +17,9 @@ from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.signals import phone_verified
 from django_idenfy_phone.testing import age
 from support import wire as w
+from support.brokers import wait_until
 from support.constants import NUMBER
-from support.steps import dispatched_by_sweep, outcome, start
+from support.steps import dispatched_by_sweep, outcome, receivers_ended, start
 
 pytestmark = pytest.mark.django_db
 rows = PhoneVerification.objects
@@ -256,6 +257,7 @@ def test_sweep_notifies_workers_before_it_announces(
     make("verified", verified_at=now, announce_at=now)
     budget = timedelta(seconds=seconds)
     maintenance.sweep(tasks.notify_worker_blocking, budget)
+    wait_until(receivers_ended)
     assert slow_receiver == [published]
 
 
@@ -264,7 +266,8 @@ def test_sweep_without_time_announces_one_row(make, slow_receiver):
     now = timezone.now()
     for _ in range(2):
         make("verified", verified_at=now, announce_at=now)
-    maintenance.sweep(tasks.notify_worker_blocking, timedelta(seconds=-1))
+    no_time = timedelta(seconds=-1)
+    maintenance.sweep(tasks.notify_worker_blocking, no_time, is_eager=True)
     assert len(slow_receiver) == 1
 
 

@@ -310,12 +310,19 @@ def test_redeemed_anonymous_row_belongs_only_to_its_user(make, user, django_user
 
 
 @pytest.mark.parametrize("status", ["sent", "expired", "locked"])
-def test_mark_verified_announces_at_once(make, status):
+def test_mark_verified_returns_the_verified_row(make, status):
     row = make(status, checking_until=ahead(seconds=9))
-    assert rows.mark_verified(row)
+    verified = rows.mark_verified(row)
     row.refresh_from_db()
+    assert verified == row
     assert (row.status, row.is_verified, row.checking_until) == ("verified", True, None)
-    assert row.verified_at == row.announce_at
+
+
+def test_mark_verified_takes_the_first_announcement(make):
+    row = rows.mark_verified(make("sent"))
+    assert row.announce_attempts == 1
+    assert row.announce_at - row.verified_at == timedelta(minutes=2)
+    assert rows.take_announcement(row.pk) is None
 
 
 @pytest.mark.parametrize("status", ["queued", "sending", "verified", "failed"])
@@ -403,13 +410,19 @@ def due(make, **fields):
 
 
 @pytest.mark.parametrize(
-    ("attempts", "minutes"), [(0, 1), (1, 2), (5, 32), (11, 1440), (60, 1440)]
+    ("attempts", "minutes"), [(0, 2), (1, 4), (4, 32), (10, 1440), (60, 1440)]
 )
 def test_pause_between_announcements_grows(make, attempts, minutes):
     row = rows.take_announcement(due(make, announce_attempts=attempts).pk)
     assert row.announce_attempts == attempts + 1
     pause = row.announce_at - timezone.now()
     assert timedelta(minutes=minutes) - SECOND < pause <= timedelta(minutes=minutes)
+
+
+def test_pause_is_never_shorter_than_a_lease(make, clock):
+    almost_a_day_ago = clock.now - timedelta(days=1) + SECOND
+    row = rows.take_announcement(due(make, verified_at=almost_a_day_ago).pk)
+    assert row.announce_at - clock.now == timedelta(minutes=2)
 
 
 def test_announcement_is_taken_once(make):
@@ -440,7 +453,7 @@ def test_pause_grows_with_the_attempts_of_its_own_row(make):
     due(make, pk=first, announce_attempts=9)
     due(make, pk=second)
     row = rows.take_announcement(second)
-    assert row.announce_at - timezone.now() < timedelta(minutes=2)
+    assert row.announce_at - timezone.now() <= timedelta(minutes=2)
 
 
 def test_second_mark_announced_changes_nothing(make):

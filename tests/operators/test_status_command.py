@@ -6,7 +6,7 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from django_idenfy_phone.models import ProviderGate
+from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from django_idenfy_phone.testing import age
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("wire")]
@@ -114,13 +114,20 @@ def test_exit_status_is_1_when_rows_were_too_late(make, capsys):
     assert (exit_status, lines[-1][:22]) == (1, "Rows were not sent in ")
 
 
-@pytest.mark.parametrize(("days", "exit_status"), [(0.9, 0), (1.1, 1)])
-def test_exit_status_is_1_when_receivers_fail_for_a_day(
-    make, capsys, days, exit_status
+def test_exit_status_is_0_until_a_crash_of_confirm_is_repaired(make, capsys):
+    row = PhoneVerification.objects.mark_verified(make("sent"))
+    age(row, timedelta(minutes=2.5))
+    assert run_status(capsys)[0] == 0
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(4.9, 0), (5, 1), (2000, 1)])
+def test_exit_status_is_1_when_receivers_fail_for_minutes(
+    make, capsys, minutes, expected
 ):
-    row = make("verified", verified_at=timezone.now())
-    age(row, timedelta(days=days))
-    assert run_status(capsys)[0] == exit_status
+    age(make("verified", verified_at=timezone.now()), timedelta(minutes=minutes))
+    exit_status, lines = run_status(capsys)
+    assert exit_status == expected
+    assert lines[-1].startswith("A proof was not announced") == expected
 
 
 @pytest.mark.parametrize("failure", ["unknown", "rate_limited", "unreachable"])

@@ -6,13 +6,14 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from datetime import UTC, timedelta
 
 import pytest
 from rest_framework.test import APIClient
 
-from django_idenfy_phone import maintenance, services, tasks
+from django_idenfy_phone import announce, maintenance, services, tasks
 from django_idenfy_phone.exceptions import CooldownActive, LimitReached
 from django_idenfy_phone.models import PhoneVerification
 from support.brokers import wait_until
@@ -181,6 +182,11 @@ def dispatched_by_sweep():
     pks = []
     maintenance.sweep(lambda pk: pks.append(pk) or True)
     return pks
+
+
+def receivers_ended():
+    """Whether no thread runs receivers in the background any more."""
+    return all(t.name != announce.THREAD_NAME for t in threading.enumerate())
 
 
 def eventually(is_true, tries=30):
