@@ -11,6 +11,8 @@ from datetime import timedelta
 from functools import partial
 
 import pytest
+from django.conf import settings
+from django.utils import timezone
 
 from django_idenfy_phone import tasks
 from django_idenfy_phone.services import get_verification
@@ -231,6 +233,27 @@ def test_worker_finishes_its_post_on_sigterm(
     assert worker.process.wait(60) == 0
     assert outcome(row) == "sent"
     assert sends_and_billed(held_sandbox) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("server", "pool"), [*POOLS, ("redis", "gevent")], indirect=["server"]
+)
+def test_stuck_receivers_stop_no_worker(
+    make, idenfy_sandbox, publisher, start_worker, pool
+):
+    if pool == "gevent":
+        pytest.importorskip(pool, reason=f"pip install {pool} to run this")
+    stuck = [*settings.INSTALLED_APPS, "hosts.stuck.Stuck"]
+    worker = start_worker(pool, INSTALLED_APPS=stuck)
+    now = timezone.now()
+    with publisher.app.connection_for_write() as broker:
+        for _ in range(2):
+            make("verified", verified_at=now, announce_at=now)
+            tasks.sweep.apply_async(connection=broker)
+        row = make("queued")
+        tasks.send_code.apply_async((str(row.pk),), connection=broker)
+    wait_until(lambda: outcome(row) == "sent")
+    assert not worker.has_ended()
 
 
 def test_unreachable_result_backend_stops_no_worker(
