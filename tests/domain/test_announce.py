@@ -1,15 +1,20 @@
 """Every receiver runs when another fails, and phone_verified is retried."""
 
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from django_idenfy_phone import announce, maintenance, services
+from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.signals import phone_verified, send_failed
 from django_idenfy_phone.testing import age
-from support.steps import logged_levels
+from support.steps import logged_levels, logged_messages
 from support.wire import answer
 
 pytestmark = pytest.mark.django_db
@@ -173,3 +178,121 @@ def test_failing_receiver_does_not_fail_the_confirm(make, user, connect, wire):
     wire.will(answer(200, {"is_verified": True}))
     row = services.confirm_verification(make("sent").pk, "1234", user=user)
     assert row.is_verified
+
+
+# Database errors of a receiver, inside a TestCase: its transaction must go on.
+
+
+def store_user(name):
+    get_user_model().objects.create(username=name)
+
+
+def break_the_query(**kwargs):
+    # Stored twice.
+    store_user("ona")
+
+
+def swallow_the_error(**kwargs):
+    with suppress(IntegrityError):
+        store_user("ona")
+
+
+async def break_the_query_later(**kwargs):
+    await sync_to_async(store_user)("ona")
+
+
+def break_durably(**kwargs):
+    with transaction.atomic(durable=True):
+        store_user("ona")
+
+
+def store_first(**kwargs):
+    store_user("first")
+
+
+def store_last(**kwargs):
+    store_user("last")
+
+
+@pytest.mark.parametrize("signal", [phone_verified, send_failed])
+@pytest.mark.parametrize(
+    "receiver",
+    [break_the_query, swallow_the_error, break_the_query_later, break_durably],
+)
+def test_database_error_of_a_receiver_undoes_only_its_own_queries(
+    verified, connect, signal, receiver
+):
+    for each in (store_first, receiver, store_last):
+        connect(signal, each)
+    if signal is phone_verified:
+        announce.verified(verified)
+    else:
+        announce.failed([verified.pk])
+    names = get_user_model().objects.values_list("username", flat=True)
+    assert set(names) == {"ona", "first", "last"}
+
+
+@pytest.mark.parametrize(
+    ("receiver", "name"),
+    [
+        (break_the_query, "break_the_query"),
+        (break_the_query_later, "break_the_query_later"),
+        (Broken(), "Broken"),
+    ],
+)
+def test_failed_receiver_is_named_in_the_log(verified, connect, receiver, name, caplog):
+    connect(phone_verified, receiver)
+    announce.verified(verified)
+    assert ("ERROR", f"The receiver {name} failed.") in logged_messages(caplog)
+    verified.refresh_from_db()
+    assert verified.announced_at is None
+
+
+def test_receiver_may_use_a_durable_block(verified, connect):
+    def receiver(**kwargs):
+        with transaction.atomic(durable=True):
+            store_user("first")
+
+    connect(phone_verified, receiver)
+    announce.verified(verified)
+    verified.refresh_from_db()
+    assert verified.announced_at
+
+
+@pytest.mark.django_db(transaction=True)
+def test_receiver_runs_in_no_transaction(verified, connect):
+    def receiver(**kwargs):
+        blocks.append(connection.in_atomic_block)
+
+    blocks = []
+    connect(phone_verified, receiver)
+    announce.verified(verified)
+    assert blocks == [False]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_confirm_announces_only_what_it_verified(make, user, connect, wire):
+    calls = []
+    connect(phone_verified, lambda **kwargs: calls.append(kwargs))
+    row = make("sent")
+
+    def verify_first(sock):
+        PhoneVerification.objects.mark_verified(row)
+        connection.close()
+        answer(200, {"is_verified": True})(sock)
+
+    wire.will(verify_first)
+    assert services.confirm_verification(row.pk, "1234", user=user).is_verified
+    assert calls == []
+
+
+def test_signal_lost_in_a_crash_is_sent_after_the_lease(make, connect, clock):
+    calls = []
+    connect(phone_verified, lambda verification, **kwargs: calls.append(verification))
+    row = PhoneVerification.objects.mark_verified(make("sent"))
+    clock.move(timedelta(seconds=119))
+    sweep()
+    assert calls == []
+    clock.move(timedelta(seconds=1))
+    sweep()
+    assert calls == [row]
