@@ -1,6 +1,7 @@
 """Sends the signals, so that every receiver runs. The sweep repeats what failed.
 
-A receiver is code of the host, and may never return. A request waits for it, but no
+The signal of an older verification may be repeated after that of a newer one. A
+receiver is code of the host, and may never return. A request waits for it, but no
 worker and no sweep does: those call receivers ``in_background``.
 """
 
@@ -101,7 +102,7 @@ def one_by_one(calls: Sequence[Call], give_up_at: float) -> None:
 
 
 class _Threads:
-    """Threads for receivers: as many as ever return can be used again."""
+    """The threads of this process that run receivers: at most MAX_THREADS at once."""
 
     def __init__(self) -> None:
         self._free = threading.Semaphore(MAX_THREADS)

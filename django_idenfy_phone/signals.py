@@ -7,11 +7,9 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.dispatch import Signal
 
 logger = logging.getLogger(__name__)
-
 
 Receivers = list[Callable[..., Any]]
 
@@ -36,7 +34,7 @@ class RobustSignal(Signal):
         logger.error("The receiver %s failed.", _name_of(receiver), exc_info=err)
 
 
-def _transactions() -> list[BaseDatabaseWrapper]:
+def _transactions() -> list[Any]:
     """The connections of this thread that have one open."""
     opened = connections.all(initialized_only=True)
     return [connection for connection in opened if connection.in_atomic_block]
@@ -63,8 +61,9 @@ def _name_of(receiver: Callable[..., Any]) -> str:
 
 
 # Sent once a number is proven, after the commit and before confirm answers.
-# At least once: exactly once where no receiver fails and no process dies. When one
-# fails, all run again later, from the sweep: receivers must be idempotent.
+# At least once: exactly once where no receiver fails or takes over two minutes, and no
+# process dies. When one fails, all run again later, from the sweep: receivers must be
+# idempotent. Signals of two verifications may come in any order: compare verified_at.
 #
 # Arguments:
 #   verification: PhoneVerification
