@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from django.db import connections, transaction
 from django.utils import timezone
 
+from .alarms import alarm
 from .models import PhoneVerification, primary_alias
 from .signals import phone_verified, send_failed
 from .transitions import RECEIVER_GRACE, PhoneVerificationQuerySet
@@ -26,7 +27,10 @@ MAX_THREADS = 2
 THREAD_NAME = "idenfy-phone-receivers"
 # In this time, a thread becomes free where receivers do return.
 THREAD_WAIT_SECONDS = 1
-ALARM_INTERVAL_SECONDS = 60
+NO_THREAD = (
+    "No thread is free for receivers, so signals are not sent: does a receiver of "
+    "phone_verified or send_failed never return?"
+)
 
 Call = Callable[[], object]
 
@@ -43,11 +47,8 @@ def verified(row: PhoneVerification) -> None:
         if not any(isinstance(answer, Exception) for _, answer in answers):
             PhoneVerification.objects.mark_announced(row)
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
-            logger.critical(
-                "Verification %s: receivers of phone_verified have failed for %s.",
-                row.reference,
-                RECEIVER_GRACE,
-            )
+            text = "Verification %s: receivers of phone_verified have failed for %s."
+            alarm(logger.critical, text, row.reference, RECEIVER_GRACE)
     except Exception:
         logger.exception("Verification %s could not be announced.", row.reference)
 
@@ -106,11 +107,10 @@ class _Threads:
 
     def __init__(self) -> None:
         self._free = threading.Semaphore(MAX_THREADS)
-        self._alarm_at = 0.0
 
     def run(self, calls: Sequence[Call], give_up_at: float) -> None:
         if not self._free.acquire(timeout=THREAD_WAIT_SECONDS):
-            self._alarm()
+            alarm(logger.critical, NO_THREAD)
             return
         thread = threading.Thread(
             target=self._work,
@@ -122,7 +122,7 @@ class _Threads:
             thread.start()
         except RuntimeError:
             self._free.release()
-            self._alarm()
+            alarm(logger.critical, NO_THREAD)
             return
         thread.join(max(0, give_up_at - time.monotonic()))
 
@@ -131,16 +131,6 @@ class _Threads:
             stack.callback(self._free.release)
             stack.callback(connections.close_all)
             one_by_one(calls, give_up_at)
-
-    def _alarm(self) -> None:
-        """At most once a minute in each process."""
-        now = time.monotonic()
-        if now >= self._alarm_at:
-            self._alarm_at = now + ALARM_INTERVAL_SECONDS
-            logger.critical(
-                "No thread is free for receivers, so signals are not sent: does a "
-                "receiver of phone_verified or send_failed never return?"
-            )
 
 
 _threads: dict[str, _Threads] = {}

@@ -18,6 +18,8 @@ from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
 from kombu.exceptions import ConnectionError as AMQPConnectionError
 
+from .alarms import alarm
+
 logger = logging.getLogger(__name__)
 
 # Any other error is a fault of the project: a wrong route, a missing library.
@@ -46,15 +48,12 @@ class BrokerPublisher:
     MAX_KEPT = 10
     # A broker that fails later has used up the time: no other one is tried.
     AT_ONCE_SECONDS = 0.05
-    # A wrong setting fails at each publish.
-    LOG_EVERY_SECONDS = 60.0
 
     def __init__(self, task: Any) -> None:
         self.task = task
         self._kept: deque[BrokerConnection] = deque()
         self._paused_until = 0.0
         self._faults = 0
-        self._log_after = 0.0
 
     def publish(self, argument: str, countdown: timedelta = timedelta(0)) -> bool:
         """Tell a worker to run the task, ``countdown`` from now.
@@ -93,7 +92,6 @@ class BrokerPublisher:
         self._close_kept()
         self._paused_until = 0.0
         self._faults = 0
-        self._log_after = 0.0
 
     def _publish(self, argument: str, countdown: timedelta) -> None:
         app: Celery = self.task.app
@@ -189,12 +187,10 @@ class BrokerPublisher:
         return True
 
     def _log_own_fault(self, error: BaseException) -> None:
-        if time.monotonic() < self._log_after:
-            return
-        self._log_after = time.monotonic() + self.LOG_EVERY_SECONDS
         # Not the text: it may hold the broker's password.
         place = traceback.extract_tb(error.__traceback__)[-1]
-        logger.error(
+        alarm(
+            logger.error,
             "Publishing failed, but not at the broker: see the settings of Celery "
             "(%s in %s, line %s).",
             type(error).__name__,
@@ -274,7 +270,7 @@ class BrokerConnection:
             else:
                 self.connection.release()
         except Exception:
-            logger.exception("The broken broker connection could not be closed.")
+            alarm(logger.exception, "The broken broker connection could not be closed.")
 
     @property
     def _socket(self) -> Any:

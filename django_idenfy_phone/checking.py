@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from . import announce, gate, phone
+from .alarms import alarm
 from .client import IdenfyClient
 from .exceptions import (
     AccountRefused,
@@ -85,7 +86,11 @@ def _ask_idenfy(row: PhoneVerification, code: str) -> bool:
     try:
         return IdenfyClient().verify_sms(row.request_id, code)
     except IdenfyError as error:
-        logger.error("The check of verification %s failed (%s).", row.reference, error)
+        logger.warning(
+            "The check of verification %s failed (%s).", row.reference, error
+        )
+        if isinstance(error, AccountRefused):
+            alarm(logger.critical, "iDenfy refuses the account (%s).", error)
         raise _refund_or_abandon(row, error) from error
 
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
 from . import announce, gate
+from .alarms import alarm
 from .client import IdenfyClient
 from .exceptions import (
     AccountRefused,
@@ -204,9 +205,8 @@ def _record_sent(row: PhoneVerification, request_id: str) -> None:
         _write(mark_sent)
         _write(gate.note_success)
     except IntegrityError:
-        logger.critical(
-            "iDenfy gave verification %s a request_id twice.", row.reference
-        )
+        text = "iDenfy gave verification %s a request_id twice."
+        alarm(logger.critical, text, row.reference)
         _fail(row, OutcomeUnknown("request_id seen before"))
 
 

@@ -15,6 +15,7 @@ from django.db import connections
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
+from .alarms import alarm
 from .conf import Limit, conf
 from .exceptions import (
     CooldownActive,
@@ -159,7 +160,8 @@ def _reached_limits(start: StartRequest, now: datetime) -> Iterator[Refusal]:
     for kind, limit, end in _limit_ends(start, nth_newest):
         # A person must look: it is an attack, or the host outgrew its limits.
         if kind in ("block", "site"):
-            logger.critical("The limit of a %s is reached: %s in %s.", kind, *limit)
+            text = f"The limit of a {kind} is reached: %s in %s."
+            alarm(logger.critical, text, *limit)
         yield end, LimitReached
 
 

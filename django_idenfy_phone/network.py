@@ -6,14 +6,13 @@ settings, so REST framework itself is not needed.
 
 import ipaddress
 import logging
-from datetime import datetime, timedelta
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 from django.conf import settings
-from django.utils import timezone
 
+from .alarms import alarm
 from .conf import PREFIX, conf
 
 logger = logging.getLogger(__name__)
@@ -45,7 +44,11 @@ def client_network(request: Any) -> str:
     text, proxy = _address(request)
     address = read_address(text)
     if address is None and proxy:
-        _report_unreadable(proxy)
+        alarm(
+            logger.error,
+            f"No address can be read in {proxy}: "
+            f'such clients count in one network, "{UNKNOWN}".',
+        )
         return UNKNOWN
     if address is None or not address.is_global:
         _warn_once()
@@ -110,19 +113,3 @@ def _warn_once() -> None:
         "A client came from a private, loopback or unknown address: the limits by "
         "network do not apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
     )
-
-
-_reported_at: dict[str, datetime] = {}
-
-
-def _report_unreadable(proxy: str) -> None:
-    """Once a minute in each process: a client could cause an error a request."""
-    now = timezone.now()
-    last = _reported_at.get(proxy)
-    if last is None or abs(now - last) >= timedelta(minutes=1):
-        _reported_at[proxy] = now
-        logger.error(
-            'No address can be read in %s: such clients count in one network, "%s".',
-            proxy,
-            UNKNOWN,
-        )

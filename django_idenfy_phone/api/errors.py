@@ -2,7 +2,8 @@
 
 import math
 
-from django.http import HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.log import log_response
 from rest_framework.exceptions import APIException, ErrorDetail
 
 from .. import exceptions as domain
@@ -49,3 +50,15 @@ def add_code(response: HttpResponseBase) -> None:
         # A host's EXCEPTION_HANDLER may have written a date.
         if response.headers.get("Retry-After", "").isdecimal():
             data["retry_after"] = int(response.headers["Retry-After"])
+
+
+def log_as_warning(response: HttpResponse, request: HttpRequest) -> None:
+    """Log an expected 5xx as Django logs a 4xx.
+
+    Django itself would log it at ERROR, and mail it to ADMINS.
+    """
+    if response.status_code >= 500:
+        reason, path = response.reason_phrase, request.path
+        log_response(
+            "%s: %s", reason, path, response=response, request=request, level="warning"
+        )

@@ -21,7 +21,7 @@ from ..exceptions import ProviderUnavailable, VerificationError, VerificationNot
 from ..network import client_network
 from ..starting import StartRequest
 from ..transactions import is_definite_abort
-from .errors import STATUS, add_code, to_api_exception
+from .errors import STATUS, add_code, log_as_warning, to_api_exception
 from .parsers import StrictJSONParser
 from .permissions import MayVerify
 from .serializers import ConfirmSerializer, StartSerializer, VerificationSerializer
@@ -46,10 +46,13 @@ class VerificationView(APIView):
         is_database = isinstance(exc, OperationalError | InternalError)
         if is_database and is_definite_abort(exc):
             exc = ProviderUnavailable(retry_after=RETRY_SOON)
+        is_ours = False
         if isinstance(exc, VerificationError) and type(exc) in STATUS:
-            exc = to_api_exception(exc)
+            exc, is_ours = to_api_exception(exc), True
         response = super().handle_exception(exc)
         add_code(response)
+        if is_ours:
+            log_as_warning(response, self.request)
         return response
 
     def finalize_response(

@@ -32,9 +32,8 @@ BANNER = "The newest start has no client network"
 
 
 @pytest.fixture(autouse=True)
-def _fresh_process():
+def _forget_the_warning():
     network._warn_once.cache_clear()
-    network._reported_at.clear()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A host project with its own views, exception handlers and URLs."""
 
 from django.db import connection
-from django.http import JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.urls import include, path
 from rest_framework.authentication import BasicAuthentication
 from rest_framework.permissions import BasePermission
@@ -43,6 +43,11 @@ class PlainConfirmView(ConfirmView):
 def is_atomic(request):
     """Tell whether ATOMIC_REQUESTS wraps a view of the host."""
     return JsonResponse({"is_atomic": connection.in_atomic_block})
+
+
+def maintenance(get_response):
+    """A middleware that answers every request by itself."""
+    return lambda request: HttpResponse(status=503)
 
 
 def by_cdn(request):

@@ -13,6 +13,7 @@ from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
 from ... import delivery, maintenance
+from ...alarms import alarm
 from ...tasks import notify_worker_blocking
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ def sweep_or_log(dispatch: Callable[[uuid.UUID], bool]) -> None:
         maintenance.sweep(dispatch)
     except Exception as error:
         # Not the text: a database error may hold values. A run without --loop shows it.
-        logger.error("A sweep failed (%s); the loop continues.", type(error).__name__)
+        text = "A sweep failed (%s); the loop continues."
+        alarm(logger.error, text, type(error).__name__)
     close_old_connections()
 
 
