@@ -62,7 +62,7 @@ def test_check_that_failed_mails_nobody(api, make, wire, mails, caplog, act):
 
 
 def test_busy_database_mails_nobody(api, wire, settings, mails, caplog):
-    busy = OperationalError("database is locked")
+    busy = OperationalError(1205, "Lock wait timeout exceeded")
     settings.IDENFY_PHONE_START_GUARD = raise_error(busy)
     assert post_start(api).json()["code"] == "provider_unavailable"
     assert (len(mails), django_levels(caplog)) == (0, [logging.WARNING])

@@ -153,7 +153,7 @@ def test_log_shows_no_id_of_a_repeated_request_id(wire, user, make, caplog):
 def test_log_shows_no_id_of_an_announcement_that_fails(make, caplog):
     row = make("verified", announce_at=timezone.now(), verified_at=YESTERDAY)
     with receiver_that_fails():
-        announce.verified(row.pk)
+        announce.verified(row)
     assert f"Verification {str(row.pk)[:8]}: receivers" in caplog.text
 
 
@@ -162,7 +162,7 @@ def test_log_shows_no_id_of_an_announcement_without_a_database(
 ):
     row = make("verified", announce_at=timezone.now(), verified_at=timezone.now())
     broken_database("UPDATE")
-    announce.verified(row.pk)
+    announce.verified_again(row.pk)
     assert f"Verification {str(row.pk)[:8]} could not" in caplog.text
 
 
