@@ -6,7 +6,6 @@ worker and no sweep does: those call receivers ``in_background``.
 """
 
 import logging
-import os
 import threading
 import time
 import uuid
@@ -18,6 +17,7 @@ from django.utils import timezone
 
 from .alarms import alarm
 from .models import PhoneVerification, primary_alias
+from .processes import PerProcess
 from .signals import phone_verified, send_failed
 from .transitions import RECEIVER_GRACE, PhoneVerificationQuerySet
 
@@ -91,7 +91,7 @@ def in_background(calls: Sequence[Call], give_up_at: float) -> None:
     if transaction.get_connection(primary_alias()).in_atomic_block:
         one_by_one(calls, give_up_at)
     elif calls:
-        _the_threads().run(calls, give_up_at)
+        _threads.get().run(calls, give_up_at)
 
 
 def one_by_one(calls: Sequence[Call], give_up_at: float) -> None:
@@ -133,14 +133,4 @@ class _Threads:
             one_by_one(calls, give_up_at)
 
 
-_threads: dict[str, _Threads] = {}
-
-# Windows does not fork.
-if hasattr(os, "register_at_fork"):
-    # The threads of the parent do not run in the child.
-    os.register_at_fork(after_in_child=_threads.clear)
-
-
-def _the_threads() -> _Threads:
-    # Not made at import, which may come before gevent replaces the locks.
-    return _threads.get("") or _threads.setdefault("", _Threads())
+_threads = PerProcess(_Threads)

@@ -16,6 +16,7 @@ from .phone import NUMBER_TYPES
 
 APP = "django_idenfy_phone"
 DAY = timedelta(days=1)
+DAY_SECONDS = DAY // timedelta(seconds=1)
 SENDER_NAME = "[!-~]([ -~]{0,9}[!-~])?"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
@@ -69,21 +70,6 @@ def _is_int(value: object, lowest: int, highest: int) -> bool:
     return lowest <= value <= highest
 
 
-def _are_growing_seconds(value: object) -> bool:
-    return (
-        isinstance(value, Sequence)
-        and len(value) > 0
-        and all(_is_int(step, 0, DAY // timedelta(seconds=1)) for step in value)
-        and list(value) == sorted(value)
-    )
-
-
-def _is_timeout(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return 0 < value <= 12
-
-
 def _are_limits(texts: object) -> bool:
     if isinstance(texts, str) or not isinstance(texts, Sequence):
         return False
@@ -91,14 +77,6 @@ def _are_limits(texts: object) -> bool:
         return all(parse_limit(text) for text in texts)
     except (TypeError, ValueError):
         return False
-
-
-def _are_limits_by_kind(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and all(kind in DEFAULT_SEND_LIMITS for kind in value)
-        and all(map(_are_limits, value.values()))
-    )
 
 
 def _is_function(value: object) -> bool:
@@ -205,7 +183,12 @@ RULES = (
     Rule(
         10,
         "RESEND_COOLDOWN",
-        _are_growing_seconds,
+        lambda value: (
+            isinstance(value, Sequence)
+            and len(value) > 0
+            and all(_is_int(step, 0, DAY_SECONDS) for step in value)
+            and list(value) == sorted(value)
+        ),
         "must be seconds, each at least the one before.",
         "Such as (60, 120, 300).",
     ),
@@ -213,7 +196,7 @@ RULES = (
     Rule(
         12,
         "TIMEOUT",
-        _is_timeout,
+        lambda value: type(value) in (int, float) and 0 < value <= 12,
         "must be seconds, above 0 and up to 12.",
         "A worker holds a row for 45 seconds, and all of a send must fit.",
     ),
@@ -227,7 +210,11 @@ RULES = (
     Rule(
         14,
         "SEND_LIMITS",
-        _are_limits_by_kind,
+        lambda value: (
+            isinstance(value, dict)
+            and value.keys() <= DEFAULT_SEND_LIMITS.keys()
+            and all(map(_are_limits, value.values()))
+        ),
         "must map kinds to lists of limits.",
         'Such as {"number": ("3/10m", "5/d")}: a count above 0, and a window in '
         f"s, m, h or d. The kinds are {', '.join(DEFAULT_SEND_LIMITS)}.",

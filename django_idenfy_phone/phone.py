@@ -20,6 +20,8 @@ _WRITTEN = re.compile(r"\(?\+?[ (]?[0-9][0-9 ()./-]{1,30}")
 _SAME = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | dict.fromkeys(
     (0x2212, 0x30FC, 0xFF70), "-"
 )
+# Spaces, dashes and format marks, by Unicode category.
+_MEANINGS = {"Zs": " ", "Pd": "-", "Cf": ""}
 # A plus sign and 15 digits.
 MAX_E164 = 16
 
@@ -72,21 +74,12 @@ def fold(text: str) -> str:
     ASCII refuses it: a text with digits of two scripts, too.
     """
     text = text.translate(_SAME)
-    scripts = {ord(each) - decimal(each) for each in text if category(each) == "Nd"}
-    return "".join(map(_fold, text)) if len(scripts) <= 1 else text
-
-
-def _fold(character: str) -> str:
-    match category(character):
-        case "Nd":
-            return str(decimal(character))
-        case "Zs":
-            return " "
-        case "Pd":
-            return "-"
-        case "Cf":
-            return ""
-    return character
+    digits = {each: decimal(each) for each in text if category(each) == "Nd"}
+    if len({ord(each) - digit for each, digit in digits.items()}) > 1:
+        return text
+    return "".join(
+        str(digits.get(each, _MEANINGS.get(category(each), each))) for each in text
+    )
 
 
 def _canonical(number: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber:

@@ -65,7 +65,6 @@ MAX_SEND_ATTEMPTS = 5
 # How many rows the sweep ends at once: a lock is held for that long.
 SLICE = 500
 DAY = timedelta(days=1)
-MINUTES_PER_DAY = DAY // timedelta(minutes=1)
 # So long nobody else announces a row.
 ANNOUNCE_LEASE = timedelta(minutes=2)
 # How long receivers may fail before a person is called.
@@ -110,8 +109,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
     def counted(self, *, with_account_refusals: bool = False) -> Self:
         """The rows of ``is_counted``."""
-        condition = self.is_counted(with_account_refusals=with_account_refusals)
-        return self.filter(condition)
+        return self.filter(self.is_counted(with_account_refusals=with_account_refusals))
 
     @staticmethod
     def is_counted(*, with_account_refusals: bool = False) -> Q:
@@ -178,8 +176,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
     def wait_for_slot(self, pk: uuid.UUID, slot: datetime, now: datetime) -> bool:
         """T1b: the gate reserved ``slot`` for it. Joins the claim's transaction."""
-        due = self.due_row(pk, now)
-        return due.update(next_send_at=slot, slot_reserved=True) > 0
+        return self.due_row(pk, now).update(next_send_at=slot, slot_reserved=True) > 0
 
     def fail_as_late(self, pk: uuid.UUID, now: datetime) -> bool:
         """T6: its slot would come after send_by. Joins the claim's transaction."""
@@ -307,10 +304,10 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             .filter(
                 Q(checking_until=None) | Q(checking_until__lte=now),
                 self._has_checks_left(),
+                durable_commit(self.db),
                 status=Status.SENT,
                 expires_at__gt=now,
             )
-            .filter(durable_commit(self.db))
             ._transition_and_fetch(
                 pk, checks=F("checks") + 1, checking_until=now + CHECK_LEASE
             )
@@ -336,12 +333,8 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def _check_in_flight(self, row: "PhoneVerification") -> Self:
-        return self.filter(
-            pk=row.pk,
-            status=Status.SENT,
-            checks=row.checks,
-            checking_until__isnull=False,
-        )
+        in_flight = Q(status=Status.SENT, checking_until__isnull=False)
+        return self.filter(in_flight, pk=row.pk, checks=row.checks)
 
     def mark_wrong(self, row: "PhoneVerification") -> bool:
         """T9: iDenfy judged this check and said false."""
@@ -360,10 +353,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def redeemable(self, user_id: Any, purpose: str) -> Self:
-        """Proofs of this user, or of no user yet, that were not redeemed.
-
-        They were verified for this purpose, within REDEEM_WITHIN.
-        """
+        """Fresh proofs for this purpose, of this user or of no user yet."""
         return self.owned_by(user_id).filter(
             status=Status.VERIFIED,
             redeemed_at=None,
@@ -394,8 +384,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         if row is None:
             return None
         now = timezone.now()
-        attempts = row.announce_attempts + 1
-        pause = timedelta(minutes=min(2**attempts, MINUTES_PER_DAY))
+        pause = min(ANNOUNCE_LEASE * 2 ** min(row.announce_attempts, 10), DAY)
         left = (row.verified_at or now) + RECEIVER_GRACE - now
         pause = max(min(pause, left), ANNOUNCE_LEASE) if left > timedelta(0) else DAY
         return self.unannounced()._transition_and_fetch(

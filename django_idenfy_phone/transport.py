@@ -28,6 +28,7 @@ from urllib3.util.connection import create_connection
 
 from . import __version__
 from .exceptions import NeverSent, OutcomeUnknown
+from .processes import PerProcess
 
 CONNECT_TIMEOUT_SECONDS = 3.05
 READ_TIMEOUT_SECONDS = 8
@@ -118,17 +119,14 @@ def _inflate(body: bytes) -> bytes:
 def _proxies(url: str) -> dict[str, str]:
     """Those of the environment, but none for loopback."""
     host = urlsplit(url).hostname or ""
-    return {"no_proxy": host} if _is_loopback(host) else {}
-
-
-def _is_loopback(host: str) -> bool:
     name = host.rstrip(".")
     try:
         address = ipaddress.ip_address(name)
+        # Before Python 3.13, ::ffff:127.0.0.1 does not count as loopback by itself.
+        is_loopback = (getattr(address, "ipv4_mapped", None) or address).is_loopback
     except ValueError:
-        return name == "localhost" or name.endswith(".localhost")
-    # Before Python 3.13, ::ffff:127.0.0.1 does not count as loopback by itself.
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+        is_loopback = name == "localhost" or name.endswith(".localhost")
+    return {"no_proxy": host} if is_loopback else {}
 
 
 class _Request:
@@ -142,7 +140,7 @@ class _Request:
         self.ends_at = time.monotonic() + seconds
         self.is_written = False
         self._socket: _socket.socket | None = None
-        self._watchdog = _the_watchdog()
+        self._watchdog = _watchdog.get()
 
     def __enter__(self) -> Self:
         _thread.request = self
@@ -209,24 +207,8 @@ class _Watchdog:
                 self._changed.wait(None if first is None else first - now)
 
 
-_watchdogs: dict[str, _Watchdog] = {}
-_lookups: dict[tuple[str, int], Future[list[Any]]] = {}
-
-
-def _forget_threads() -> None:
-    """A forked process has none of its parent's threads."""
-    _watchdogs.clear()
-    _lookups.clear()
-
-
-# Windows does not fork.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
-
-
-def _the_watchdog() -> _Watchdog:
-    # Not made at import, which may come before gevent replaces the locks.
-    return _watchdogs.get("") or _watchdogs.setdefault("", _Watchdog())
+_watchdog = PerProcess(_Watchdog)
+_lookups = PerProcess(dict[tuple[str, int], "Future[list[Any]]"])
 
 
 def _addresses(host: str, port: int, seconds: float) -> list[Any]:
@@ -236,13 +218,14 @@ def _addresses(host: str, port: int, seconds: float) -> list[Any]:
     process with threads.
     """
     mine: Future[list[Any]] = Future()
-    lookup = _lookups.setdefault((host, port), mine)
+    lookups = _lookups.get()
+    lookup = lookups.setdefault((host, port), mine)
     if lookup is mine:
         thread = threading.Thread(target=_look_up, args=(host, port, mine), daemon=True)
         try:
             thread.start()
         except RuntimeError:
-            del _lookups[host, port]
+            del lookups[host, port]
             raise
     return lookup.result(seconds)
 
@@ -255,7 +238,7 @@ def _look_up(host: str, port: int, lookup: Future[list[Any]]) -> None:
     else:
         lookup.set_result([address for *_rest, address in found])
     finally:
-        del _lookups[host, port]
+        del _lookups.get()[host, port]
 
 
 class _Response(http.client.HTTPResponse):

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connection, connections
 from django.utils import timezone
 
-from django_idenfy_phone import announce, delivery, maintenance, tasks
+from django_idenfy_phone import delivery, maintenance, tasks
 from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.signals import phone_verified, send_failed
 from support import brokers
@@ -58,7 +58,6 @@ def stuck():
     wait_until(receivers_ended)
     for each in (phone_verified, send_failed):
         each.disconnect(receiver)
-    announce._threads.clear()
 
 
 @pytest.fixture
