@@ -5,16 +5,19 @@ Put ``pytest_plugins = ["django_idenfy_phone.testing"]`` into your ``conftest.py
 
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.db.models import DateTimeField, QuerySet
-from pytest_django import Settings
 
 from . import delivery, gate
 from .models import PhoneVerification
 from .sandbox.server import SandboxServer
 from .statuses import Status
+
+if TYPE_CHECKING:
+    # Only since pytest-django 4.13.
+    from pytest_django import Settings
 
 
 class Sandbox(SandboxServer):
@@ -31,7 +34,7 @@ class Sandbox(SandboxServer):
 
 
 @pytest.fixture
-def idenfy_sandbox(settings: Settings) -> Iterator[Sandbox]:
+def idenfy_sandbox(settings: "Settings") -> Iterator[Sandbox]:
     """A stand-in for iDenfy on a free loopback port; the settings point to it."""
     with Sandbox(api_key="test-key", api_secret="test-secret", port=0) as sandbox:
         settings.IDENFY_PHONE_API_URL = sandbox.url

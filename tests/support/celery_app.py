@@ -37,8 +37,8 @@ class CeleryApp:
     def __init__(self):
         self.app = tasks.send_code.app
         names = (
-            *("broker_url", "broker_write_url", "result_backend"),
-            *("broker_transport_options", "broker_use_ssl"),
+            *("broker_url", "broker_read_url", "broker_write_url"),
+            *("broker_transport_options", "broker_use_ssl", "result_backend"),
         )
         self._before = {name: self.app.conf[name] for name in names}
 
@@ -48,7 +48,9 @@ class CeleryApp:
 
     def point_to(self, url):
         """As ``use``, but publishing stays paused if it was."""
-        self.app.conf.broker_url = self.app.conf.broker_write_url = url
+        # Celery 5.4 does not notice a change of broker_url alone.
+        urls = dict.fromkeys(["broker_url", "broker_read_url", "broker_write_url"], url)
+        self.app.conf.update(urls)
 
     def restore(self):
         self.app.conf.update(self._before)

@@ -1,0 +1,70 @@
+"""What we declare as the lowest versions is what tox installs and README names."""
+
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+from support.steps import run_module, write_files
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def lowest():
+    """The environment of tox with the lowest versions."""
+    tox = ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini", encoding="utf-8")
+    return tox["testenv:lowest"]
+
+
+@pytest.fixture
+def project():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["project"]
+
+
+def test_lowest_environment_has_the_lower_bound_of_each_dependency(lowest, project):
+    bounds = {each.replace(">=", "==") for each in project["dependencies"]}
+    assert bounds <= set(lowest["deps"].split())
+
+
+def test_lowest_environment_has_the_lowest_python(lowest, project):
+    version = project["requires-python"].removeprefix(">=")
+    assert lowest["base_python"] == f"python{version}"
+
+
+@pytest.mark.parametrize("name", ["pytest-django", "redis"])
+def test_readme_names_the_lowest_version(lowest, name):
+    [pin] = [each for each in lowest["deps"].split() if each.startswith(f"{name}==")]
+    words = " ".join((ROOT / "README.rst").read_text(encoding="utf-8").split())
+    assert f"``{name}`` {pin.partition('==')[2]} or newer" in words
+
+
+# A project without pytest-django uses what does not need it.
+FILES = {
+    "conftest.py": """
+import sys
+import django
+django.setup()
+sys.modules["pytest_django"] = None
+pytest_plugins = ["django_idenfy_phone.testing"]
+""",
+    "test_sandbox.py": """
+from django_idenfy_phone.testing import Sandbox
+
+def test_sandbox_runs():
+    with Sandbox(api_key="key", api_secret="secret", port=0) as sandbox:
+        assert sandbox.url
+""",
+}
+
+
+def test_testing_needs_no_pytest_django(tmp_path):
+    write_files(tmp_path, FILES)
+    command = ("pytest", "-q", "-p", "no:django", "-p", "no:cacheprovider")
+    result = run_module(
+        tmp_path, *command, DJANGO_SETTINGS_MODULE="hosts.project.settings"
+    )
+    assert "1 passed" in result.stdout, result.stdout
