@@ -20,20 +20,25 @@ README = (Path(__file__).parents[2] / "README.rst").read_text(encoding="utf-8")
 
 # A host project before it follows the README; the snippets are appended to its files.
 HOST_FILES = {
-    "settings.py": """
+    "project/settings.py": """
 SECRET_KEY = "only-for-tests"
+DEBUG = True
 ALLOWED_HOSTS = ["*"]
-ROOT_URLCONF = "urls"
+ROOT_URLCONF = "project.urls"
 USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes",
     "django.contrib.sessions", "accounts"]
 MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware"]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates",
+    "DIRS": ["."]}]
 """,
-    "urls.py": "urlpatterns = []\n",
+    "project/urls.py": "urlpatterns = []\n",
     "accounts/__init__.py": "",
+    "accounts/number.html": "{{ form }}",
     "accounts/apps.py": """
 from django.apps import AppConfig
 
@@ -51,7 +56,6 @@ class User(AbstractUser):
     phone_number = models.CharField(max_length=16, blank=True)
 """,
     "signup/__init__.py": "",
-    "project/__init__.py": "",
     # The real library has the same signature.
     "django_recaptcha/__init__.py": "",
     "django_recaptcha/client.py": """
@@ -63,19 +67,23 @@ def submit(recaptcha_response, private_key, remoteip):
 }
 # Appended after the snippets.
 COMPLETION = {
-    "settings.py": """
-from celery import Celery
-Celery("project", broker="memory://").set_default()
+    "project/settings.py": """
+CELERY_BROKER_URL = "memory://"
 IDENFY_PHONE_RESEND_COOLDOWN = (0,)
 """,
-    "urls.py": """
+    "project/urls.py": """
+from accounts.views import change_number
 from signup.urls import urlpatterns as signup
 from signup.views import SignUpView
 urlpatterns += signup + [path("signup/", SignUpView.as_view())]
+urlpatterns += [path("number/", change_number)]
 """,
     "test_flow.py": """
-import json, logging, os
+import json, os
+from base64 import b64encode
 import pytest
+from django.middleware.csrf import get_token
+from django.template import Context, Template
 from rest_framework.test import APIClient
 
 NUMBER = "+37060012345"
@@ -138,6 +146,72 @@ def test_sign_up(api, idenfy_sandbox, django_user_model, settings):
     assert api.post("/signup/", again, format="json").status_code == 400
     assert django_user_model.objects.get().phone_number == NUMBER
 
+def test_sign_up_start_has_no_login(api, idenfy_sandbox, django_user_model):
+    api.force_login(django_user_model.objects.create_user("ona"))
+    body, captcha = {"phone_number": NUMBER}, {"HTTP_X_CAPTCHA": "right"}
+    started = api.post("/signup/phone/", body, format="json", **captcha)
+    assert "redeem_token" in started.json()
+
+@pytest.mark.parametrize(("is_staff", "status"), [(True, 202), (False, 403)])
+def test_only_staff_may_start(
+    api, idenfy_sandbox, django_user_model, is_staff, status
+):
+    api.force_login(django_user_model.objects.create_user("ona", is_staff=is_staff))
+    body = {"phone_number": NUMBER}
+    assert api.post("/staff/phone/", body, format="json").status_code == status
+
+def test_basic_login_works(api, idenfy_sandbox, django_user_model):
+    django_user_model.objects.create_user("ona", password="right")
+    login = {"HTTP_AUTHORIZATION": "Basic " + b64encode(b"ona:right").decode()}
+    body = {"phone_number": NUMBER}
+    started = api.post("/phone/start/", body, format="json", **login)
+    assert (started.status_code, "redeem_token" in started.json()) == (202, False)
+
+def test_session_needs_csrf_token(idenfy_sandbox, django_user_model, rf):
+    api = APIClient(enforce_csrf_checks=True)
+    api.force_login(django_user_model.objects.create_user("ona"))
+    body, token = {"phone_number": NUMBER}, get_token(rf.get("/"))
+    assert api.post("/phone/start/", body, format="json").status_code == 403
+    api.cookies["csrftoken"] = token
+    started = api.post("/phone/start/", body, format="json", HTTP_X_CSRFTOKEN=token)
+    assert started.status_code == 202
+
+def test_form_takes_id_of_own_verification_once(
+    client, idenfy_sandbox, django_user_model
+):
+    client.force_login(django_user_model.objects.create_user("ona"))
+    body = {"phone_number": NUMBER}
+    started = client.post("/phone/start/", body, "application/json")
+    form = {"phone": started.json()["id"]}
+    assert "confirm your phone number" in client.post("/number/", form).text
+    code = {"code": idenfy_sandbox.code_for(NUMBER)}
+    client.post(started["Location"] + "confirm/", code, "application/json")
+    django_user_model.objects.update(phone_number="")
+    assert client.post("/number/", form).status_code == 302
+    assert django_user_model.objects.get().phone_number == NUMBER
+    assert client.post("/number/", form).status_code == 200
+
+def test_links_lead_to_views():
+    from accounts.links import confirm_url
+    from types import SimpleNamespace
+    row = SimpleNamespace(pk="1b4e28ba-2fa1-4d2f-883f-0016d3cca427")
+    page = Template(os.environ["LINKS"]).render(Context({"verification": row}))
+    assert page.split() == ["/phone/start/", f"/phone/{row.pk}/"]
+    assert confirm_url(row) == f"/phone/{row.pk}/confirm/"
+
+def test_celery_app_reads_the_settings():
+    from celery import current_app
+    current = current_app.main, current_app.conf.broker_url
+    assert current == ("project", "memory://")
+
+def test_development_settings_are_those_of_the_sandbox(settings):
+    from django_idenfy_phone.management.commands import idenfy_phone_sandbox as module
+    parser = module.Command().create_parser("manage.py", "idenfy_phone_sandbox")
+    port = parser.parse_args([]).port
+    pair = settings.IDENFY_PHONE_API_KEY, settings.IDENFY_PHONE_API_SECRET
+    assert settings.IDENFY_PHONE_API_URL == f"http://127.0.0.1:{port}"
+    assert pair == (module.DEMO_KEY, module.DEMO_SECRET)
+
 def test_client_network_is_stored(api, idenfy_sandbox, django_user_model):
     from django_idenfy_phone.models import PhoneVerification
     api.force_authenticate(django_user_model.objects.create_user("ona"))
@@ -165,6 +239,8 @@ def project(tmp_path):
     files = dict(HOST_FILES)
     for snippet in snippets("python"):
         name = snippet.splitlines()[0].removeprefix("# ")
+        if name in ("settings.py", "urls.py"):
+            name = f"project/{name}"
         files[name] = files.get(name, "") + snippet + "\n"
     for name, text in COMPLETION.items():
         files[name] = files.get(name, "") + text
@@ -183,21 +259,44 @@ def test_project_made_of_snippets_works(project):
     result = run_module(
         project,
         *("pytest", "-q", "-p", "no:cacheprovider"),
-        DJANGO_SETTINGS_MODULE="settings",
+        DJANGO_SETTINGS_MODULE="project.settings",
         ANSWERS=json.dumps(shown_answers()),
+        LINKS="".join(snippets(r"html\+django")),
     )
     assert result.returncode == 0, result.stdout
-    assert "6 passed" in result.stdout
+    assert "15 passed" in result.stdout
+
+
+def check(project):
+    return run_module(
+        project,
+        *("django", "check", "--fail-level", "WARNING"),
+        DJANGO_SETTINGS_MODULE="project.settings",
+    )
 
 
 def test_snippets_pass_system_checks(project):
-    result = run_module(
-        project,
-        *("django", "check", "--fail-level", "WARNING"),
-        DJANGO_SETTINGS_MODULE="settings",
-    )
+    result = check(project)
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+
+
+def test_production_needs_a_key_pair(project):
+    settings = project / "project" / "settings.py"
+    settings.write_text(settings.read_text().replace("DEBUG = True", "DEBUG = False"))
+    result = check(project)
     assert "W001" in result.stderr
     assert result.stderr.count("django_idenfy_phone.") == 1
+
+
+def test_host_with_rest_framework_leaves_one_line_out(project):
+    settings = project / "project" / "settings.py"
+    lines = settings.read_text().splitlines()
+    [ours] = [line for line in lines if "leave this line out" in line]
+    lines[lines.index(ours)] = ours.partition("#")[0]
+    settings.write_text("\n".join(lines))
+    assert check(project).returncode == 0
+    settings.write_text("\n".join([*lines, ours]))
+    assert "duplicates: rest_framework" in check(project).stderr
 
 
 def test_readme_is_valid_rst():
