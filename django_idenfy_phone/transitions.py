@@ -65,7 +65,7 @@ MAX_SEND_ATTEMPTS = 5
 # How many rows the sweep ends at once: a lock is held for that long.
 SLICE = 500
 DAY = timedelta(days=1)
-# So long nobody else announces a row.
+# How long nobody else announces a row.
 ANNOUNCE_LEASE = timedelta(minutes=2)
 # How long receivers may fail before a person is called.
 RECEIVER_GRACE = DAY

@@ -95,7 +95,7 @@ def test_at_most_two_threads_of_a_process_are_stuck(make_due, stuck, caplog):
 
 def test_ten_sweeps_at_once_use_two_threads(make_due, stuck, at_once):
     make_due(10)
-    at_once(lambda _: sweep(), range(10))
+    at_once(lambda _: sweep(5 * SECOND), range(10))
     assert stuck.calls == 2
 
 
