@@ -115,7 +115,9 @@ def test_rate_limited_send_waits_for_retry_after(make, wire):
         w.answer(429),
     ],
 )
-def test_rate_limited_send_without_retry_after_waits_with_jitter(make, wire, act):
+def test_rate_limited_send_without_retry_after_waits_with_jitter(
+    make, wire, clock, act
+):
     wire.will(act)
     row = make("queued")
     assert NO_TIME < delivery.deliver(row.pk) <= 4 * SECOND
