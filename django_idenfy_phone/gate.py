@@ -57,7 +57,8 @@ def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> d
     """When a due row may be sent: ``now``, or a later slot that is reserved for it.
 
     A row that comes in its slot is sent if the sends before it leave room: after an
-    outage many come at once. Else it tries again at a random time. A slot at
+    outage many come at once. Else it tries again at a random time. One that comes in a
+    pause gets a new slot. A slot at
     ``row.send_by`` or later is not reserved: the row is too late. The caller has
     acquired the gate, and saves it afterwards.
     """
@@ -65,7 +66,7 @@ def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> d
     if rate is None:
         return resumes_at
     sent_arrival = gate.sent_arrival(now, rate)
-    if row.slot_reserved:
+    if row.slot_reserved and resumes_at <= now:
         slot = pacing.slot_for(sent_arrival, resumes_at, rate)
         if now < slot < row.send_by:
             return pacing.next_try(row.created_at, slot, row.send_by)

@@ -49,7 +49,8 @@ WORKERS = 2
 STARTERS = 4
 SECONDS_OF_STARTS = 30
 SECONDS_OF_KILLS = 80
-MAX_SECONDS = 170
+# Longer than the last row has until its deadline.
+MAX_SECONDS = 250
 FREEZE_SECONDS = 2
 # Seconds after the first start.
 FLUSH_TIMES = (5, 14, 24)
