@@ -278,7 +278,7 @@ def check_settings(**kwargs: Any) -> Iterator[CheckMessage]:
 
 
 @register
-def check_abuse(**kwargs: Any) -> Iterator[CheckMessage]:
+def check_allow_list(**kwargs: Any) -> Iterator[CheckMessage]:
     if conf.REGIONS is None:
         yield _warning(
             2,
@@ -287,6 +287,10 @@ def check_abuse(**kwargs: Any) -> Iterator[CheckMessage]:
             "with costly numbers out. To allow all, list phonenumbers."
             "SUPPORTED_REGIONS.",
         )
+
+
+@register
+def check_anonymous_starts(**kwargs: Any) -> Iterator[CheckMessage]:
     has_guard = getattr(settings, PREFIX + "START_GUARD", None)
     if conf.ALLOW_ANONYMOUS is True and not has_guard:
         yield _warning(

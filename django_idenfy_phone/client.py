@@ -33,8 +33,31 @@ from .strict_json import load_object
 
 SEND_PATH = "/fraud/send-sms"
 VERIFY_PATH = "/fraud/verify-sms"
-VALUE_IDENTIFIERS = {"BAD_VALUE", "MISSING_VALUE", "VALIDATION_ERROR"}
-ACCOUNT_IDENTIFIERS = {"PERMISSIONS_ERROR", "PARTNER_CONTRACT_ERROR"}
+# What answers to a send mean: by identifier, else by status. After any other answer an
+# SMS may have been sent.
+SEND_ERRORS: dict[str | int, type[IdenfyError]] = {
+    "TOO_MANY_REQUESTS": RateLimited,
+    "UNAUTHORIZED": KeyRefused,
+    "PERMISSIONS_ERROR": AccountRefused,
+    "PARTNER_CONTRACT_ERROR": AccountRefused,
+    "BAD_VALUE": NumberRefused,
+    "MISSING_VALUE": NumberRefused,
+    "VALIDATION_ERROR": NumberRefused,
+    "INTERNAL_ERROR": OutcomeUnknown,
+    429: RateLimited,
+    401: KeyRefused,
+    403: AccountRefused,
+    404: AccountRefused,
+    405: AccountRefused,
+}
+# Answers to a check that was surely not judged.
+CHECK_ERRORS: dict[str | int, type[IdenfyError]] = {
+    "TOO_MANY_REQUESTS": RateLimited,
+    "UNAUTHORIZED": AccountRefused,
+    429: RateLimited,
+    401: AccountRefused,
+    403: AccountRefused,
+}
 
 
 class Answer(NamedTuple):
@@ -56,8 +79,18 @@ class Answer(NamedTuple):
         return text if is_constant and text else ""
 
     @property
-    def reason(self) -> str:
-        return f"HTTP {self.status}"
+    def retry_after(self) -> timedelta | None:
+        """Seconds or an HTTP date, clamped to 1…300 s; None for anything else."""
+        text = self.headers.get("Retry-After", "")
+        if re.fullmatch("[0-9]{1,9}", text.strip()):
+            seconds = float(text)
+        else:
+            try:
+                moment = email.utils.parsedate_to_datetime(text).timestamp()
+            except (ValueError, OverflowError):
+                return None
+            seconds = moment - timezone.now().timestamp()
+        return max(MIN_RETRY_AFTER, min(timedelta(seconds=seconds), MAX_RETRY_AFTER))
 
 
 class IdenfyClient:
@@ -84,7 +117,7 @@ class IdenfyClient:
             and re.fullmatch("[!-~]{32,40}", request_id)
         ):
             return request_id
-        raise _send_error(answer)
+        raise _error(answer, SEND_ERRORS)
 
     @sensitive_variables()
     def verify_sms(self, request_id: str, code: str) -> bool:
@@ -98,59 +131,21 @@ class IdenfyClient:
         is_verified = answer.members.get("is_verified")
         if answer.is_success and isinstance(is_verified, bool):
             return is_verified
-        raise _verify_error(answer)
+        raise _error(answer, CHECK_ERRORS)
 
 
-def _send_error(answer: Answer) -> IdenfyError:
-    """An error for what the caller can do next, by identifier first, then by status."""
-    identifier, status = answer.identifier, answer.status
-    error: type[IdenfyError] = OutcomeUnknown
-    if identifier == "TOO_MANY_REQUESTS":
-        return _rate_limited(answer)
-    if identifier == "UNAUTHORIZED":
-        error = KeyRefused
-    elif identifier in ACCOUNT_IDENTIFIERS:
-        error = AccountRefused
-    elif identifier in VALUE_IDENTIFIERS:
-        error = NumberRefused if 400 <= status < 500 else OutcomeUnknown
-    elif identifier == "INTERNAL_ERROR":
+def _error(
+    answer: Answer, meanings: Mapping[str | int, type[IdenfyError]]
+) -> IdenfyError:
+    by_status = meanings.get(answer.status, OutcomeUnknown)
+    error = meanings.get(answer.identifier, by_status)
+    if error is NumberRefused and not 400 <= answer.status < 500:
         error = OutcomeUnknown
-    elif status == 429:
-        return _rate_limited(answer)
-    elif status == 401:
-        error = KeyRefused
-    elif status in (403, 404, 405):
-        error = AccountRefused
-    return error(answer.reason, identifier=identifier)
-
-
-def _verify_error(answer: Answer) -> IdenfyError:
-    if answer.identifier == "TOO_MANY_REQUESTS" or answer.status == 429:
-        return _rate_limited(answer)
-    if answer.identifier == "UNAUTHORIZED" or answer.status in (401, 403):
-        return AccountRefused(answer.reason, identifier=answer.identifier)
-    return OutcomeUnknown(answer.reason, identifier=answer.identifier)
-
-
-def _rate_limited(answer: Answer) -> RateLimited:
-    return RateLimited(
-        answer.reason,
-        identifier=answer.identifier,
-        retry_after=_retry_after(answer.headers.get("Retry-After", "")),
-    )
-
-
-def _retry_after(text: str) -> timedelta | None:
-    """Read seconds or an HTTP date, clamped to 1…300 s; None for anything else."""
-    if re.fullmatch("[0-9]{1,9}", text.strip()):
-        seconds = float(text)
-    else:
-        try:
-            moment = email.utils.parsedate_to_datetime(text).timestamp()
-        except (ValueError, OverflowError):
-            return None
-        seconds = moment - timezone.now().timestamp()
-    return max(MIN_RETRY_AFTER, min(timedelta(seconds=seconds), MAX_RETRY_AFTER))
+    reason, identifier = f"HTTP {answer.status}", answer.identifier
+    if error is RateLimited:
+        wait = answer.retry_after
+        return RateLimited(reason, identifier=identifier, retry_after=wait)
+    return error(reason, identifier=identifier)
 
 
 @sensitive_variables()

@@ -93,14 +93,15 @@ def read_address(text: str) -> IPv4Address | IPv6Address | None:
     elif text.count(":") == 1 or (text.count(":") == 8 and "::" not in text):
         text = text.rpartition(":")[0]
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        return _embedded(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
         return None
-    return _embedded(address) if isinstance(address, IPv6Address) else address
 
 
-def _embedded(address: IPv6Address) -> IPv4Address | IPv6Address:
-    """The IPv4 address inside an IPv6 one, else the IPv6 address itself."""
+def _embedded(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
+    """The IPv4 address inside an IPv6 one, else the address itself."""
+    if isinstance(address, IPv4Address):
+        return address
     if any(address in each for each in EMBEDDING_NETWORKS):
         return IPv4Address(address.packed[-4:])
     teredo = address.teredo

@@ -171,10 +171,9 @@ def _bounded(name: str, least: int) -> str:
 def _idle_timeout(using: str) -> Iterator[None]:
     """MariaDB ends a transaction of the block that pauses for LOCK_TIMEOUT."""
     connection, name = connections[using], "idle_transaction_timeout"
+    set_bound = f"SET @idenfy_phone_before = @@{name}, SESSION {_bounded(name, 1)}"
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"SET @idenfy_phone_before = @@{name}, SESSION {_bounded(name, 1)}"
-        )
+        cursor.execute(set_bound)
     try:
         yield
     finally:
@@ -233,8 +232,8 @@ def retry_on_abort(work: Callable[[], T], using: str) -> T:
     """Run ``work``, which commits by itself, again when the database aborted it.
 
     Only after a definite abort: a lost connection may hide a commit. Not after a lock
-    timeout, since it has waited long enough. Inside a caller's transaction it is not
-    run again either, since all of that transaction was aborted.
+    timeout, which has waited long enough, nor in a caller's transaction, all of which
+    was aborted.
     """
     for attempt in range(MAX_TRIES):
         try:

@@ -309,17 +309,15 @@ class _Connection(HTTPConnection):
     def _connect(self, request: _Request) -> Any:
         if hasattr(self, "_socks_options"):
             return super()._new_conn()
+        options = self.socket_options
         addresses = _addresses(self._dns_host, self.port, request.seconds_left())
         for number, address in enumerate(addresses, start=1):
-            share = request.seconds_left() / 2 / (len(addresses) - number + 1)
+            left = len(addresses) - number + 1
+            share = min(request.seconds_left() / 2 / left, CONNECT_TIMEOUT_SECONDS)
             try:
-                return create_connection(
-                    address[:2],
-                    min(share, CONNECT_TIMEOUT_SECONDS),
-                    socket_options=self.socket_options,
-                )
+                return create_connection(address[:2], share, socket_options=options)
             except OSError:
-                if number == len(addresses):
+                if left == 1:
                     raise
         raise OSError("no address")
 
