@@ -76,9 +76,14 @@ def failed(pks: Iterable[uuid.UUID]) -> None:
         logger.exception("send_failed could not be sent.")
 
 
-def settle_and_announce(rows: PhoneVerificationQuerySet) -> None:
-    """End those of ``rows`` that are late, and announce which of them failed."""
-    failed(rows.settle())
+def settle_and_announce(rows: PhoneVerificationQuerySet) -> bool:
+    """End those of ``rows`` that are late, and announce which of them failed.
+
+    Returns whether any failed.
+    """
+    pks = rows.settle()
+    failed(pks)
+    return bool(pks)
 
 
 def in_background(calls: Sequence[Call], give_up_at: float) -> None:

@@ -80,12 +80,11 @@ def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> d
     return slot
 
 
-def time_to_capacity(now: datetime) -> timedelta | None:
+def time_to_capacity(gate: ProviderGate, now: datetime) -> timedelta | None:
     """How long until a new start makes sense; None where it does now.
 
     Before that, its row could not be sent by its deadline, or the account is paused.
     """
-    gate = current()
     # A slot at the very deadline is too late.
     tick = timedelta(milliseconds=1)
     in_time = gate.next_slot(now) - conf.SEND_DEADLINE + tick

@@ -5,7 +5,7 @@ flush.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from operator import itemgetter
@@ -15,6 +15,7 @@ from django.db import connections
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
+from . import look, site
 from .alarms import alarm
 from .conf import Limit, conf
 from .exceptions import (
@@ -24,6 +25,7 @@ from .exceptions import (
     VerificationError,
 )
 from .hashing import keyed_hashes
+from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Found, Newest
 from .models import PhoneVerification, StartLock, primary_alias
 from .phone import written
 from .starting import StartRequest
@@ -46,32 +48,25 @@ UNCOUNTED_COOLDOWN = timedelta(seconds=10)
 
 # When a limit or cooldown ends, and the error to raise until then.
 Refusal = tuple[datetime, type[VerificationError]]
+NEWEST_ROW = Newest("number", ALL, UNCOUNTED_COOLDOWN, 1, 1)
 
 
-def lock(start: StartRequest, bounds: Bounds | None = None) -> None:
+def lock(start: StartRequest, bounds: Bounds | None = None) -> dict[str, datetime]:
     """Lock number, block, user and network until the transaction ends.
 
-    ``bounds`` is what ``joining_transaction`` yields: None in a caller's transaction.
-    One upsert creates and takes the locks, in sorted order so that two starts cannot
-    deadlock. Lock and count are two statements on purpose: in one, the count would see
-    the rows from before the wait for the lock. Raises InsideTransaction where the
-    caller's transaction would count in an old snapshot.
+    Returns when an operator cleared those that were cleared, by kind. ``bounds`` is
+    what ``joining_transaction`` yields: None in a caller's transaction. One upsert
+    creates and takes the locks, in sorted order so that two starts cannot deadlock.
+    Raises InsideTransaction where the caller's transaction would count in an old
+    snapshot.
     """
-    keys = [
-        *_lock_keys("number", start.phone_number),
-        *_lock_keys("block", start.number_block),
-    ]
-    if start.user_id is not None:
-        keys += _lock_keys("user", str(start.user_id))
-    if start.network:
-        keys += _lock_keys("network", start.network)
-    locked_at = bounding(bounds, timezone.now())
+    using, now = primary_alias(), timezone.now()
+    kind_of = {key: kind for kind in _kinds(start) for key in _lock_keys(kind, start)}
     is_own = bounds is not None
-    with nullcontext() if is_own else _refusing_old_snapshot(primary_alias()):
-        _upsert(
-            [StartLock(key=key, locked_at=locked_at) for key in sorted(keys)],
-            update_fields=["locked_at"],
-        )
+    with nullcontext() if is_own else _refusing_old_snapshot(using):
+        cleared_at = look.take_locks(using, sorted(kind_of), now, bounds)
+    latest = sorted(cleared_at.items(), key=itemgetter(1))
+    return {kind_of[key]: moment for key, moment in latest}
 
 
 def _refusing_old_snapshot(using: str) -> AbstractContextManager[None]:
@@ -102,17 +97,38 @@ def _variable(using: str, *names: str) -> str:
 
 def clear(phone_number: str) -> None:
     """Reset the limits of an E.164 number: its earlier rows no longer count."""
-    now = timezone.now()
-    keys = sorted(_lock_keys("number", phone_number))
-    with bounded_locks(primary_alias()) as bounds:
+    now, using = timezone.now(), primary_alias()
+    features = connections[using].features
+    with bounded_locks(using) as bounds:
         locked_at = bounding(bounds, now)
-        _upsert(
-            [StartLock(key=key, locked_at=locked_at, cleared_at=now) for key in keys],
+        StartLock.objects.bulk_create(
+            [
+                StartLock(key=key, locked_at=locked_at, cleared_at=now)
+                for key in sorted(_hashes("number", phone_number))
+            ],
+            update_conflicts=True,
             update_fields=["locked_at", "cleared_at"],
+            unique_fields=["key"]
+            if features.supports_update_conflicts_with_target
+            else None,
         )
 
 
-def _lock_keys(kind: str, value: str) -> list[str]:
+def _lock_keys(kind: str, start: StartRequest) -> list[str]:
+    """What a start locks for this kind of limit: nothing for the site, a fuse."""
+    match kind:
+        case "number":
+            return _hashes(kind, start.phone_number)
+        case "block":
+            return _hashes(kind, start.number_block)
+        case "user":
+            return _hashes(kind, str(start.user_id))
+        case "network":
+            return _hashes(kind, start.network)
+    return []
+
+
+def _hashes(kind: str, value: str) -> list[str]:
     """Keyed hashes: locks outlive rows, and hold no number in clear.
 
     All are locked: releases with an old and a new SECRET_KEY exclude each other.
@@ -120,49 +136,89 @@ def _lock_keys(kind: str, value: str) -> list[str]:
     return keyed_hashes(f"{SALT}.{kind}", value)
 
 
-def _upsert(locks: list[StartLock], update_fields: list[str]) -> None:
-    features = connections[primary_alias()].features
-    wants_target = features.supports_update_conflicts_with_target
-    StartLock.objects.bulk_create(
-        locks,
-        update_conflicts=True,
-        update_fields=update_fields,
-        unique_fields=["key"] if wants_target else None,
-    )
+def look_up(
+    start: StartRequest, cleared_at: Mapping[str, datetime], key_hashes: Sequence[str]
+) -> Found:
+    """All that can refuse a start, in one SELECT. ``lock`` returns ``cleared_at``."""
+    now = timezone.now()
+    asked = [NEWEST_ROW, _newest_sends()]
+    asked += [
+        _nth(kind, limit)
+        for kind in _kinds(start)
+        if kind != "site"
+        for limit in conf.SEND_LIMITS[kind]
+    ]
+    since = {
+        each: max(now - each.window, cleared_at.get(each.kind, now - each.window))
+        for each in asked
+    }
+    return look.look(primary_alias(), start, asked, since, key_hashes)
 
 
-def enforce(start: StartRequest) -> None:
+def _newest_sends() -> Newest:
+    """The sends of a number that its cooldown depends on."""
+    return Newest("number", COUNTED, DAY, 1, len(conf.RESEND_COOLDOWN))
+
+
+def _nth(kind: str, limit: Limit) -> Newest:
+    """The row at which a limit is reached."""
+    rows = COUNTED_OR_REFUSED if _counts_refusals(kind, limit) else COUNTED
+    return Newest(kind, rows, limit.window, limit.sends, limit.sends)
+
+
+def _counts_refusals(kind: str, limit: Limit) -> bool:
+    """Whether refusals of the account count.
+
+    In short windows of those who caused them, and never for a block or the site, since
+    one account could shut out all others.
+    """
+    return kind in OWN_KINDS and limit.window <= SHORT_WINDOW
+
+
+def enforce(start: StartRequest, found: Found) -> None:
     """Raise CooldownActive or LimitReached where this start has to wait.
 
     A start after its ``retry_after`` succeeds, unless somebody else starts in between.
     """
     now = timezone.now()
-    refusals = [*_cooldowns(start, now), *_reached_limits(start, now)]
-    if refusals:
-        end, error = max(refusals, key=lambda refusal: refusal[0])
-        raise error(retry_after=end - now)
-
-
-def _cooldowns(start: StartRequest, now: datetime) -> Iterator[Refusal]:
-    rows = PhoneVerification.objects.filter(created_at__gt=now - DAY)
-    of_number = rows.filter(_condition("number", start)).order_by("-created_at")
-    newest = list(of_number.values("created_at", is_counted=rows.is_counted()))
-    yield from ((end, CooldownActive) for end in _cooldown_ends(newest) if end > now)
-
-
-def _reached_limits(start: StartRequest, now: datetime) -> Iterator[Refusal]:
-    def nth_newest(kind: str, limit: Limit, with_refusals: bool) -> datetime | None:
-        rows = PhoneVerification.objects.counted(with_account_refusals=with_refusals)
-        newest = rows.filter(_condition(kind, start), created_at__gt=now - limit.window)
-        times = newest.order_by("-created_at").values_list("created_at", flat=True)
-        return times[limit.sends - 1 : limit.sends].first()
-
-    for kind, limit, end in _limit_ends(start, nth_newest):
+    newest, sends = found.created_at[NEWEST_ROW], found.created_at[_newest_sends()]
+    cooldowns = _cooldown_ends(newest, sends)
+    refusals: list[Refusal] = [(end, CooldownActive) for end in cooldowns if end > now]
+    for kind, limit, created_at in _reached_limits(start, found, now):
         # A person must look: it is an attack, or the host outgrew its limits.
         if kind in ("block", "site"):
             text = f"The limit of a {kind} is reached: %s in %s."
             alarm(logger.critical, text, *limit)
-        yield end, LimitReached
+        refusals.append((created_at + limit.window, LimitReached))
+    if refusals:
+        end, error = max(refusals, key=itemgetter(0))
+        raise error(retry_after=end - now)
+
+
+def _reached_limits(
+    start: StartRequest, found: Found, now: datetime
+) -> Iterator[tuple[str, Limit, datetime]]:
+    """A limit of n is reached until the n-th newest row of its window has left it."""
+    for kind in _kinds(start):
+        for limit in conf.SEND_LIMITS[kind]:
+            if kind == "site":
+                created_at = site.counter().nth_newest(limit, now)
+            else:
+                created_at = next(iter(found.created_at[_nth(kind, limit)]), None)
+            if created_at is not None:
+                yield kind, limit, created_at
+
+
+def count_site() -> None:
+    """Count the site's starts anew where it is time: before a transaction begins."""
+    if conf.SEND_LIMITS["site"]:
+        site.counter().recount(timezone.now())
+
+
+def count_start(row: PhoneVerification) -> None:
+    """Count a start that was just committed, in the site's limit of this process."""
+    if conf.SEND_LIMITS["site"]:
+        site.counter().add(row.created_at)
 
 
 def resend_at(row: PhoneVerification, user_id: Any) -> datetime:
@@ -180,15 +236,17 @@ def resend_at(row: PhoneVerification, user_id: Any) -> datetime:
         idempotency_key=None,
     )
     own_rows = _own_rows(row, next_start)
-
-    def nth_newest(kind: str, limit: Limit, with_refusals: bool) -> datetime | None:
-        counts = "is_counted_in_short_windows" if with_refusals else "is_counted"
-        rows = [each for each in own_rows if each[f"of_{kind}"] and each[counts]]
-        return rows[limit.sends - 1]["created_at"] if len(rows) >= limit.sends else None
-
     of_number = [each for each in own_rows if each["of_number"]]
-    limit_ends = (end for *_, end in _limit_ends(next_start, nth_newest))
-    return max([*_cooldown_ends(of_number), *limit_ends], default=row.created_at)
+    newest = [each["created_at"] for each in of_number[:1]]
+    sends = [each["created_at"] for each in of_number if each[COUNTED]]
+    ends = list(_cooldown_ends(newest, sends))
+    for kind in _kinds(next_start):
+        for limit in conf.SEND_LIMITS[kind]:
+            counts = _nth(kind, limit).rows
+            rows = [each for each in own_rows if each[f"of_{kind}"] and each[counts]]
+            if len(rows) >= limit.sends:
+                ends.append(rows[limit.sends - 1]["created_at"] + limit.window)
+    return max(ends, default=row.created_at)
 
 
 def _own_rows(
@@ -210,8 +268,10 @@ def _own_rows(
         rows |= of_number.filter(created_at__gt=since(["number"]))
     facts = rows.values(
         "created_at",
-        is_counted=rows.is_counted(),
-        is_counted_in_short_windows=rows.is_counted(with_account_refusals=True),
+        **{
+            COUNTED: rows.is_counted(),
+            COUNTED_OR_REFUSED: rows.is_counted(with_account_refusals=True),
+        },
         **{f"of_{kind}": _condition(kind, start) for kind in kinds},
     )
     # Not by ORDER BY: SQLite would read the whole table in that order.
@@ -232,7 +292,7 @@ def _condition(kind: str, start: StartRequest) -> Q:
     """Which rows this kind of limit counts for a start."""
     match kind:
         case "number":
-            keys = _lock_keys("number", start.phone_number)
+            keys = _lock_keys("number", start)
             locks = StartLock.objects.filter(key__in=keys)
             cleared = locks.filter(cleared_at__gte=OuterRef("created_at"))
             return Q(Q(phone_number=start.phone_number), ~Exists(cleared))
@@ -246,34 +306,21 @@ def _condition(kind: str, start: StartRequest) -> Q:
     return Q()
 
 
-def _cooldown_ends(rows: Sequence[Mapping[str, Any]]) -> Iterator[datetime]:
-    """When the rows of a number, newest first, allow a new start."""
+def _cooldown_ends(
+    newest: Sequence[datetime], sends: Sequence[datetime]
+) -> Iterator[datetime]:
+    """When a number allows a new start.
+
+    ``newest`` holds the time of its newest row, and ``sends`` those of the counted rows
+    of the last day, newest first.
+    """
     steps = [timedelta(seconds=seconds) for seconds in conf.RESEND_COOLDOWN]
-    if rows and not rows[0]["is_counted"]:
-        yield rows[0]["created_at"] + min(steps[0], UNCOUNTED_COOLDOWN)
-    if sends := [row["created_at"] for row in rows if row["is_counted"]]:
+    if newest and newest[0] not in sends:
+        yield newest[0] + min(steps[0], UNCOUNTED_COOLDOWN)
+    if sends:
         # From these times on, the last day holds only one send, only two, … all.
         times = [*(sent_at + DAY for sent_at in sends[1:]), sends[0]]
         yield min(
             max(time, sends[0] + steps[min(count, len(steps)) - 1])
             for count, time in enumerate(times, start=1)
         )
-
-
-def _limit_ends(
-    start: StartRequest,
-    nth_newest: Callable[[str, Limit, bool], datetime | None],
-) -> Iterator[tuple[str, Limit, datetime]]:
-    """A limit of n is reached until the n-th newest row of its window has left it.
-
-    ``nth_newest`` gets a kind, a limit, and whether refusals of the account count: in
-    short windows of those who caused them, and never for a block or the site, since
-    one account could shut out all others. It returns when that row was created, or None
-    where there are fewer.
-    """
-    for kind in _kinds(start):
-        for limit in conf.SEND_LIMITS[kind]:
-            with_refusals = kind in OWN_KINDS and limit.window <= SHORT_WINDOW
-            created_at = nth_newest(kind, limit, with_refusals)
-            if created_at is not None:
-                yield kind, limit, created_at + limit.window

@@ -22,3 +22,7 @@ class PerProcess(Generic[T]):
         if pid not in self._made:
             self._made.setdefault(pid, self._make())
         return self._made[pid]
+
+    def reset(self) -> None:
+        """Forget what was made."""
+        self._made.clear()

@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from django.core.exceptions import ValidationError
 from django.core.signing import BadSignature, Signer
@@ -18,7 +18,9 @@ from .conf import conf
 from .exceptions import (
     AlreadyRedeemed,
     CheckInProgress,
+    CooldownActive,
     InsideTransaction,
+    LimitReached,
     NotSentYet,
     NotVerified,
     ProviderUnavailable,
@@ -29,11 +31,13 @@ from .exceptions import (
     VerificationLocked,
     VerificationNotFound,
 )
-from .models import PhoneVerification, primary_alias
+from .models import PhoneVerification, ProviderGate, primary_alias
 from .starting import StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
 from .transactions import in_transaction, joining_transaction, retry_on_abort
+
+T = TypeVar("T")
 
 # A worker whose clock is behind must take a new row at once.
 DUE_BACKDATE = timedelta(minutes=10)
@@ -84,18 +88,25 @@ def start_or_repeat(
         guard()
     if not conf.has_credentials:
         raise ProviderUnavailable
-    if not in_transaction(primary_alias()):
-        rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
-        announce.settle_and_announce(rows)
-
-    def store() -> tuple[PhoneVerification, bool]:
-        return _store(start, key_hashes)
-
+    if not transaction.get_connection(primary_alias()).in_atomic_block:
+        limits.count_site()
     try:
-        return retry_on_abort(store, primary_alias())
+        return _store_or_settle(partial(_store, start, key_hashes), start)
     except IntegrityError:
         # A token may outlive its user. Not chained: the text holds values.
         raise UnknownUser from None
+
+
+def _store_or_settle(store: Callable[[], T], start: StartRequest) -> T:
+    """Where a start is refused, end the number's late rows, and try once more."""
+    using = primary_alias()
+    try:
+        return retry_on_abort(store, using)
+    except (CooldownActive, LimitReached):
+        rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
+        if in_transaction(using) or not announce.settle_and_announce(rows):
+            raise
+    return retry_on_abort(store, using)
 
 
 @sensitive_variables("key_hashes", "row")
@@ -103,35 +114,42 @@ def _store(
     start: StartRequest, key_hashes: list[str]
 ) -> tuple[PhoneVerification, bool]:
     """T0: locks, then limits, then the row."""
-    with joining_transaction(primary_alias()) as bounds:
-        limits.lock(start, bounds)
-        if repeated := idempotency.find(start, key_hashes):
-            return repeated, False
-        _require_send_capacity()
-        limits.enforce(start)
-        if key_hashes:
+    using = primary_alias()
+    with joining_transaction(using) as bounds:
+        cleared_at = limits.lock(start, bounds)
+        found = limits.look_up(start, cleared_at, key_hashes)
+        if found.key_used_at:
+            if repeated := idempotency.find(start, key_hashes):
+                return repeated, False
             idempotency.release(key_hashes)
-        now = timezone.now()
-        row = PhoneVerification(
-            user_id=start.user_id,
-            is_anonymous=start.user_id is None,
-            phone_number=start.phone_number,
-            region=start.region,
-            number_block=start.number_block,
-            network=start.network,
-            purpose=start.purpose,
-            idempotency_key=key_hashes[0] if key_hashes else None,
-            created_at=now,
-            next_send_at=now - DUE_BACKDATE,
-            send_by=now + conf.SEND_DEADLINE,
-        )
-        row.save(using=primary_alias(), force_insert=True)
-        transaction.on_commit(partial(notify_worker, row.pk), using=primary_alias())
+        _require_send_capacity(found.gate)
+        limits.enforce(start, found)
+        row = _new_row(start, key_hashes)
+        row.save(using=using, force_insert=True)
+        transaction.on_commit(partial(limits.count_start, row), using=using)
+        transaction.on_commit(partial(notify_worker, row.pk), using=using)
     return row, True
 
 
-def _require_send_capacity() -> None:
-    wait = gate.time_to_capacity(timezone.now())
+def _new_row(start: StartRequest, key_hashes: list[str]) -> PhoneVerification:
+    now = timezone.now()
+    return PhoneVerification(
+        user_id=start.user_id,
+        is_anonymous=start.user_id is None,
+        phone_number=start.phone_number,
+        region=start.region,
+        number_block=start.number_block,
+        network=start.network,
+        purpose=start.purpose,
+        idempotency_key=key_hashes[0] if key_hashes else None,
+        created_at=now,
+        next_send_at=now - DUE_BACKDATE,
+        send_by=now + conf.SEND_DEADLINE,
+    )
+
+
+def _require_send_capacity(provider_gate: ProviderGate) -> None:
+    wait = gate.time_to_capacity(provider_gate, timezone.now())
     if wait is not None:
         raise ProviderUnavailable(retry_after=wait)
 

@@ -139,6 +139,11 @@ def bounding(bounds: Bounds | None, moment: datetime) -> Any:
     return Case(When(bounds, then=Value(moment))) if bounds else moment
 
 
+def bounding_sql(bounds: Bounds | None) -> str:
+    """The placeholder of a moment in SQL by hand, which sets the bounds as well."""
+    return f"CASE WHEN {bounds.sql} THEN %s END" if isinstance(bounds, RawSQL) else "%s"
+
+
 @contextmanager
 def statement_variables(using: str, assignments: str) -> Iterator[None]:
     """Set variables of MariaDB for each statement of the block. Can be nested."""

@@ -8,7 +8,7 @@ from django.db import connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from django_idenfy_phone import alarms, tasks
+from django_idenfy_phone import alarms, site, tasks
 from django_idenfy_phone.models import PhoneVerification
 from support.celery_app import CeleryApp
 from support.clock import Clock
@@ -84,9 +84,10 @@ def celery_app():
 
 @pytest.fixture(autouse=True)
 def _fresh_process():
-    """No test inherits the pause or the alarms that another one caused."""
+    """No test inherits the pause, the alarms or the counts that another one caused."""
     tasks.publisher.reset()
     alarms._alarmed_at.clear()
+    site.forget()
 
 
 @pytest.fixture

@@ -10,7 +10,12 @@ from django_idenfy_phone.exceptions import LimitReached, VerificationError
 from django_idenfy_phone.management.commands import idenfy_phone_sweep
 from support import wire as w
 from support.constants import NUMBER
-from support.steps import logged_levels, logged_messages, start
+from support.steps import (
+    logged_levels,
+    logged_messages,
+    start,
+    start_and_expire,
+)
 
 pytestmark = pytest.mark.django_db
 REACHED = "The limit of a {} is reached: 1 in 1:00:00."
@@ -27,7 +32,7 @@ def attack(settings, wire, user):
         for tail in range(10, 10 + times):
             refused_start(user, f"{NUMBER[:-2]}{tail}")
 
-    start(user)
+    start_and_expire(user)
     return attack
 
 

@@ -47,15 +47,21 @@ def test_start_without_a_key_pair_is_refused(user):
     assert not rows.exists()
 
 
-@pytest.mark.parametrize(
-    ("status", "end"),
-    [("queued", "too_late"), ("sending", "unknown"), ("sent", "expired")],
-)
-def test_start_settles_the_late_rows_of_its_number(user, make, wire, status, end):
-    row = make(status)
-    age(row, 11 * MINUTE)
+def test_refused_start_first_settles_the_late_rows_of_its_number(
+    settings, user, make, wire, clock
+):
+    settings.IDENFY_PHONE_SEND_LIMITS = {"number": ("1/h",)}
+    row = make("queued")
+    clock.move(5 * MINUTE)
     start(user)
-    assert outcome(row) == end
+    assert outcome(row) == "too_late"
+
+
+def test_start_that_nothing_refuses_settles_no_row(user, make, wire, clock):
+    row = make("queued")
+    clock.move(5 * MINUTE)
+    start(user)
+    assert outcome(row) == "queued"
 
 
 def test_lock_holds_no_number_in_clear(user, wire):

@@ -1,0 +1,136 @@
+"""The site's limit: a fuse over all starts, counted in slices of ten seconds.
+
+Each process keeps the counts of closed slices, in which no row changes any more, and
+counts the open ones again at most once a second. So no start reads a whole window. It
+may let pass what other processes start within that second, and never refuses too early.
+"""
+
+import threading
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import connections
+from django.db.models import Count, Q
+from django.db.models.expressions import RawSQL
+
+from .conf import Limit, conf
+from .models import PhoneVerification, primary_alias
+from .processes import PerProcess
+from .statuses import Status
+from .transitions import SEND_LEASE, PhoneVerificationQuerySet
+
+SLICE = timedelta(seconds=10)
+COUNT_LIFETIME = timedelta(seconds=1)
+# For clocks that differ.
+MARGIN = timedelta(minutes=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Which slice a row belongs to: whole tens of seconds since EPOCH.
+SLICE_OF_ROW = {
+    "postgresql": "floor(extract(epoch FROM created_at) / 10)",
+    "mysql": "timestampdiff(SECOND, '1970-01-01', created_at) DIV 10",
+    "sqlite": "CAST(strftime('%%s', created_at) AS integer) / 10",
+}
+
+
+class SiteCounter:
+    """How many rows the limits of the site count. Safe to use from threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._slices: Counter[int] = Counter()
+        self._oldest = self._first_open = 0
+        self._counted_at = EPOCH
+        # Starts of this process after the last count.
+        self._own: list[datetime] = []
+
+    def add(self, created_at: datetime) -> None:
+        """Count a start of this process at once."""
+        self._own.append(created_at)
+
+    def nth_newest(self, limit: Limit, now: datetime) -> datetime | None:
+        """When the row was created at which the limit is reached; None where it is not.
+
+        That is the n-th newest row of the window, for a limit of n.
+        """
+        self.recount(now)
+        own = sorted(each for each in self._own if each > self._counted_at)
+        missing = limit.sends - len(own)
+        if missing <= 0:
+            return own[-limit.sends]
+        slices, oldest = self._slices, _slice_of(now - limit.window)
+        if sum(slices[each] for each in slices if each >= oldest) < missing:
+            return None
+        for number in sorted(slices, reverse=True):
+            if missing <= slices[number]:
+                break
+            missing -= slices[number]
+        begin = EPOCH + number * SLICE
+        in_slice = _rows(now).filter(
+            created_at__gte=begin,
+            created_at__lt=begin + SLICE,
+            created_at__gt=now - limit.window,
+            created_at__lte=self._counted_at,
+        )
+        times = in_slice.order_by("-created_at").values_list("created_at", flat=True)
+        return times[missing - 1 : missing].first()
+
+    def recount(self, now: datetime) -> None:
+        """Count the open slices, unless they were counted within COUNT_LIFETIME."""
+        if self._is_fresh(now):
+            return
+        # Others go on with the last count meanwhile, but for the first one.
+        if self._lock.acquire(blocking=self._counted_at == EPOCH):
+            try:
+                if not self._is_fresh(now):
+                    self._count(now)
+            finally:
+                self._lock.release()
+
+    def _is_fresh(self, now: datetime) -> bool:
+        return timedelta(0) <= now - self._counted_at < COUNT_LIFETIME
+
+    def _count(self, now: datetime) -> None:
+        longest = max(limit.window for limit in conf.SEND_LIMITS["site"])
+        oldest = _slice_of(now - longest)
+        # After a change of the limits or of the clock, all is counted anew.
+        is_known = self._oldest <= oldest and self._counted_at <= now
+        since = max(self._first_open, oldest) if is_known else oldest
+        kept = {each: n for each, n in self._slices.items() if oldest <= each < since}
+        self._slices = Counter(kept | _count_slices(since, now))
+        self._oldest = oldest
+        self._first_open = _slice_of(now - conf.SEND_DEADLINE - SEND_LEASE - MARGIN)
+        self._counted_at = now
+        self._own = [each for each in self._own if each > now]
+
+
+def _slice_of(moment: datetime) -> int:
+    return (moment - EPOCH) // SLICE
+
+
+def _rows(now: datetime) -> PhoneVerificationQuerySet:
+    """Counted rows, less those that are too late and will be no longer."""
+    late = Q(status=Status.QUEUED, send_by__lte=now)
+    return PhoneVerification.objects.counted().exclude(late)
+
+
+def _count_slices(since: int, now: datetime) -> dict[int, int]:
+    rows = _rows(now).filter(created_at__gte=EPOCH + since * SLICE, created_at__lte=now)
+    number = RawSQL(SLICE_OF_ROW[connections[primary_alias()].vendor], ())
+    slices = rows.order_by().values_list(number).annotate(Count("pk"))
+    return {int(slice_): count for slice_, count in slices}
+
+
+_counter = PerProcess(SiteCounter)
+
+
+def counter() -> SiteCounter:
+    """The counter of this process; a new one inside TestCase, whose rows vanish."""
+    blocks: list[Any] = connections[primary_alias()].atomic_blocks
+    is_in_testcase = blocks and blocks[0]._from_testcase
+    return SiteCounter() if is_in_testcase else _counter.get()
+
+
+def forget() -> None:
+    """Forget all counts, where rows vanished: between two tests."""
+    _counter.reset()
