@@ -41,9 +41,12 @@ def verified(row: PhoneVerification) -> None:
     Only for a row whose announcement the caller has taken, by T8 or T12.
     """
     try:
-        answers = phone_verified.send_robust(
-            PhoneVerification, verification=row, user=row.user
-        )
+        answers = []
+        # The user is not fetched for nobody.
+        if phone_verified.has_listeners(PhoneVerification):
+            answers = phone_verified.send_robust(
+                PhoneVerification, verification=row, user=row.user
+            )
         if not any(isinstance(answer, Exception) for _, answer in answers):
             PhoneVerification.objects.mark_announced(row)
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:

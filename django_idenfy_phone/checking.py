@@ -2,7 +2,6 @@
 
 import logging
 import re
-import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -25,7 +24,7 @@ from .exceptions import (
     VerificationError,
 )
 from .models import PhoneVerification, primary_alias
-from .pacing import Pause
+from .statuses import Status
 from .transactions import (
     LOST_CONNECTION_ERRORS,
     give_back_connection,
@@ -54,29 +53,31 @@ def validate_code(code: object) -> str:
     return digits
 
 
-def time_to_resume() -> timedelta:
-    """How long checks are still paused; timedelta(0) where they are not."""
-    now = timezone.now()
-    return gate.current().pause_ends_at(Pause.CHECKS, now) - now
-
-
 @sensitive_variables("code")
-def check(pk: uuid.UUID, code: str, user_id: Any) -> bool:
+def check(row: PhoneVerification, code: str, user_id: Any) -> bool:
     """Spend one check of a row to have iDenfy judge a code; announce a proof.
 
-    Returns whether a check could begin. Raises ProviderUnavailable where iDenfy surely
-    did not judge the code, and CheckUnknown where it may have.
+    ``row`` is as it was read just now, and is changed as its stored row is. Returns
+    False where no check could begin. Raises ProviderUnavailable where iDenfy surely did
+    not judge the code, and CheckUnknown where it may have.
     """
-    row = PhoneVerification.objects.begin_check(pk, user_id)
-    if row is None:
+    rows = PhoneVerification.objects
+    if row.status != Status.SENT or not rows.begin_check(row, user_id):
         return False
     if not _ask_idenfy(row, code):
-        retry_or_check_unknown(partial(PhoneVerification.objects.mark_wrong, row))
-        return True
-    mark_verified = partial(PhoneVerification.objects.mark_verified, row)
-    if verified := retry_or_check_unknown(mark_verified):
-        announce.verified(verified)
+        _record(row, rows.mark_wrong)
+    elif _record(row, rows.mark_verified):
+        announce.verified(row)
     return True
+
+
+def _record(row: PhoneVerification, write: Callable[[PhoneVerification], bool]) -> bool:
+    """Store what iDenfy said, and return whether the stored row changed."""
+    has_changed = retry_or_check_unknown(partial(write, row))
+    if not has_changed:
+        # Another process was faster, or the answer to our own commit was lost.
+        retry_or_check_unknown(partial(row.refresh_from_db, using=primary_alias()))
+    return has_changed
 
 
 @sensitive_variables("code")

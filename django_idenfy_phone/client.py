@@ -106,8 +106,9 @@ class IdenfyClient:
         payload = {"phone_number": phone_number}
         if conf.SENDER_NAME:
             payload["sender_name"] = conf.SENDER_NAME
-        # A fresh connection: an error on a stale one would leave the outcome unknown.
-        with transport.new_session() as session:
+        # It closes its connections: an error on a stale one would leave the outcome
+        # unknown.
+        with transport.thread_session("send") as session:
             answer = _post(session, SEND_PATH, payload)
         request_id = answer.members.get("request_id")
         # "string, 32 to 40 characters"
@@ -127,7 +128,7 @@ class IdenfyClient:
         OutcomeUnknown where it may have.
         """
         payload = {"request_id": request_id, "received_code": code}
-        answer = _post(transport.pooled_session(), VERIFY_PATH, payload)
+        answer = _post(transport.thread_session("check"), VERIFY_PATH, payload)
         is_verified = answer.members.get("is_verified")
         if answer.is_success and isinstance(is_verified, bool):
             return is_verified

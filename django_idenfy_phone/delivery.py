@@ -5,6 +5,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from copy import copy
 from datetime import timedelta
 from functools import partial
 from typing import TypeVar
@@ -16,6 +17,7 @@ from django.views.decorators.debug import sensitive_variables
 from . import announce, gate
 from .alarms import alarm
 from .client import IdenfyClient
+from .conf import conf
 from .exceptions import (
     AccountRefused,
     IdenfyError,
@@ -29,6 +31,7 @@ from .exceptions import (
 from .models import PhoneVerification, primary_alias
 from .statuses import KEY_REFUSED, Failure, Status
 from .transactions import (
+    durable_statement,
     durable_transaction,
     give_back_connection,
     in_transaction,
@@ -58,60 +61,67 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
-    reference = PhoneVerification(pk=pk).reference
+    row = PhoneVerification.objects.filter(pk=pk).first()
+    if row is None:
+        reference = PhoneVerification(pk=pk).reference
+        logger.warning("Verification %s is gone: nothing is sent.", reference)
+        return None
     try:
-        row = claim(pk)
-        if row is None:
-            rows = PhoneVerification.objects.filter(pk=pk)
-            _announce_failed(rows.settle())
-            if not rows.exists():
-                logger.warning("Verification %s is gone: nothing is sent.", reference)
+        if row.is_late(timezone.now()):
+            _announce_failed(PhoneVerification.objects.filter(pk=pk).settle())
+            return None
+        claimed = claim(row)
     except OperationalError as error:
         if not is_lock_timeout(error):
             raise
-        logger.warning(
-            "Verification %s waits: another process holds a lock.", reference
-        )
+        text = "Verification %s waits: another process holds a lock."
+        logger.warning(text, row.reference)
         return AFTER_LOCK_TIMEOUT
-    if row is None:
-        return None
-    if row.status == Status.FAILED:
-        _announce_failed([pk])
-    elif row.status == Status.QUEUED:
-        return max(timedelta(0), row.next_send_at - timezone.now())
-    else:
-        return _send(row)
+    return _go_on(claimed) if claimed else None
+
+
+def _go_on(row: PhoneVerification) -> timedelta | None:
+    """Do what a claim decided."""
+    match row.status:
+        case Status.FAILED:
+            _announce_failed([row.pk])
+        case Status.QUEUED:
+            return max(timedelta(0), row.next_send_at - timezone.now())
+        case _:
+            return _send(row)
     return None
 
 
-def claim(pk: uuid.UUID) -> PhoneVerification | None:
+def claim(row: PhoneVerification) -> PhoneVerification | None:
     """T1, T1b or T6: take a due row for sending, or reserve its slot.
 
-    Returns the changed row: sending for SEND_LEASE, queued until its slot, or failed
-    where that slot comes too late. None where the row is not due.
+    ``row`` is as it was read just now. Returns the changed row: sending for SEND_LEASE,
+    queued until its slot, or failed where that slot comes too late. None where the row
+    is not due, or no longer as it was read.
     """
-    rows = PhoneVerification.objects
+    if not row.is_due(timezone.now()):
+        return None
+    return retry_on_abort(partial(_claim, row), primary_alias())
 
-    def claim_or_reserve() -> PhoneVerification | None:
-        with durable_transaction(primary_alias()) as bounds:
-            provider_gate = gate.acquire(bounds)
-            now = timezone.now()
-            row = rows.due_row(pk, now).first()
-            if row is None:
-                return None
-            slot = gate.reserve_slot(provider_gate, row, now)
-            if slot <= now:
-                has_changed = rows.start_sending(pk, now)
-            elif slot < row.send_by:
-                has_changed = rows.wait_for_slot(pk, slot, now)
-            else:
-                has_changed = rows.fail_as_late(pk, now)
-            if not has_changed:
-                return None
-            provider_gate.save(using=primary_alias())
-            return rows.get(pk=pk)
 
-    return retry_on_abort(claim_or_reserve, primary_alias())
+def _claim(row: PhoneVerification) -> PhoneVerification | None:
+    using, rows, rate = primary_alias(), PhoneVerification.objects, conf.SEND_RATE
+    # A try that is aborted must not change the row.
+    row = copy(row)
+    # Without a rate no slot is given, so nobody waits for the gate's lock.
+    with (durable_transaction if rate else durable_statement)(using) as bounds:
+        provider_gate = gate.acquire(bounds) if rate else gate.current()
+        now = timezone.now()
+        slot = gate.reserve_slot(provider_gate, row, now)
+        if slot <= now:
+            has_changed = rows.start_sending(row, now, bounds)
+        elif slot < row.send_by:
+            has_changed = rows.wait_for_slot(row, slot, now, bounds)
+        else:
+            has_changed = rows.fail_as_late(row, now, bounds)
+        if has_changed and rate:
+            provider_gate.save(using=using, force_update=True)
+    return row if has_changed else None
 
 
 def _announce_failed(pks: list[uuid.UUID]) -> None:

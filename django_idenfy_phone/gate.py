@@ -8,6 +8,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from django.db import connections
+from django.db.models.constants import OnConflict
 from django.utils import timezone
 
 from . import pacing
@@ -17,7 +19,7 @@ from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
 from .transactions import (
     Bounds,
-    bounding,
+    bounding_sql,
     durable_statement,
     durable_transaction,
     retry_on_abort,
@@ -39,18 +41,30 @@ def current() -> ProviderGate:
 
 
 def acquire(bounds: Bounds) -> ProviderGate:
-    """The gate, locked until the caller's durable transaction ends.
+    """The gate, made on demand and locked until the caller's transaction ends.
 
-    By an UPDATE, since SQLite has no SELECT FOR UPDATE. ``bounds`` is what the
-    transaction yields.
+    ``bounds`` is what the durable transaction yields.
     """
-    rows = ProviderGate.objects.filter(pk=GATE_ID)
-    acquired_at = bounding(bounds, timezone.now())
-    if not rows.update(acquired_at=acquired_at):
-        new = [ProviderGate(pk=GATE_ID, acquired_at=acquired_at)]
-        ProviderGate.objects.bulk_create(new, ignore_conflicts=True)
-        rows.update(acquired_at=acquired_at)
-    return rows.get()
+    using, now = primary_alias(), timezone.now()
+    connection = connections[using]
+    columns = ["id", "acquired_at", "account_faults", "account_fault_sources"]
+    sql = (
+        f"INSERT INTO {ProviderGate._meta.db_table} ({', '.join(columns)}) "
+        f"VALUES ({GATE_ID}, {bounding_sql(bounds)}, 0, '') "
+    ) + connection.ops.on_conflict_suffix_sql(
+        [ProviderGate._meta.get_field(name) for name in columns],
+        OnConflict.UPDATE,
+        ["acquired_at"],
+        ["id"],
+    )
+    parameters = [connection.ops.adapt_datetimefield_value(now)]
+    if connection.features.can_return_rows_from_bulk_insert:
+        return ProviderGate.objects.raw(f"{sql} RETURNING *", parameters, using=using)[
+            0
+        ]
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+    return current()
 
 
 def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> datetime:
@@ -90,6 +104,12 @@ def time_to_capacity(gate: ProviderGate, now: datetime) -> timedelta | None:
     in_time = gate.next_slot(now) - conf.SEND_DEADLINE + tick
     useful_at = max(in_time, gate.pause_ends_at(Pause.ACCOUNT, now))
     return useful_at - now if useful_at > now else None
+
+
+def time_to_checks(paused_until: datetime | None, now: datetime) -> timedelta:
+    """How long checks are still paused; timedelta(0) where they are not."""
+    gate = ProviderGate(checks_paused_until=paused_until)
+    return gate.pause_ends_at(Pause.CHECKS, now) - now
 
 
 def pause_sends(until: datetime) -> None:

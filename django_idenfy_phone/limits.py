@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Any
 
 from django.db import connections
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Max
 from django.utils import timezone
 
 from . import look, site
@@ -25,7 +25,7 @@ from .exceptions import (
     VerificationError,
 )
 from .hashing import keyed_hashes
-from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Found, Newest
+from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Counts, Rows
 from .models import PhoneVerification, StartLock, primary_alias
 from .phone import written
 from .starting import StartRequest
@@ -48,7 +48,9 @@ UNCOUNTED_COOLDOWN = timedelta(seconds=10)
 
 # When a limit or cooldown ends, and the error to raise until then.
 Refusal = tuple[datetime, type[VerificationError]]
-NEWEST_ROW = Newest("number", ALL, UNCOUNTED_COOLDOWN, 1, 1)
+# What the cooldown of a number depends on.
+RECENT = Rows("number", ALL, UNCOUNTED_COOLDOWN)
+SENDS_OF_DAY = Rows("number", COUNTED, DAY)
 
 
 def lock(start: StartRequest, bounds: Bounds | None = None) -> dict[str, datetime]:
@@ -61,7 +63,11 @@ def lock(start: StartRequest, bounds: Bounds | None = None) -> dict[str, datetim
     snapshot.
     """
     using, now = primary_alias(), timezone.now()
-    kind_of = {key: kind for kind in _kinds(start) for key in _lock_keys(kind, start)}
+    kind_of = {
+        key: kind
+        for kind in kinds(start.user_id, start.network)
+        for key in _lock_keys(kind, start)
+    }
     is_own = bounds is not None
     with nullcontext() if is_own else _refusing_old_snapshot(using):
         cleared_at = look.take_locks(using, sorted(kind_of), now, bounds)
@@ -114,6 +120,14 @@ def clear(phone_number: str) -> None:
         )
 
 
+def cleared_at(row: PhoneVerification) -> datetime | None:
+    """When an operator last reset the limits of this row's number, or None."""
+    keys = _hashes("number", written(row.phone_number))
+    locks = StartLock.objects.filter(key__in=keys, cleared_at__isnull=False)
+    latest: datetime | None = locks.aggregate(latest=Max("cleared_at"))["latest"]
+    return latest
+
+
 def _lock_keys(kind: str, start: StartRequest) -> list[str]:
     """What a start locks for this kind of limit: nothing for the site, a fuse."""
     match kind:
@@ -136,77 +150,110 @@ def _hashes(kind: str, value: str) -> list[str]:
     return keyed_hashes(f"{SALT}.{kind}", value)
 
 
-def look_up(
+def count(
     start: StartRequest, cleared_at: Mapping[str, datetime], key_hashes: Sequence[str]
-) -> Found:
-    """All that can refuse a start, in one SELECT. ``lock`` returns ``cleared_at``."""
-    now = timezone.now()
-    asked = [NEWEST_ROW, _newest_sends()]
-    asked += [
-        _nth(kind, limit)
-        for kind in _kinds(start)
+) -> Counts:
+    """All that may refuse a start, in one SELECT. ``lock`` returns ``cleared_at``."""
+    asked = [RECENT, SENDS_OF_DAY, *map(_sends_within, conf.RESEND_COOLDOWN)]
+    limits = [*_exact_limits(start), *_own_site_limits(start)]
+    asked += [rows_of(kind, limit) for kind, limit in limits]
+    since = _since(asked, cleared_at)
+    return look.glance(primary_alias(), start, since, key_hashes)
+
+
+def _exact_limits(start: StartRequest) -> list[tuple[str, Limit]]:
+    """The limits of a start that are counted under locks: not those of the site."""
+    return [
+        (kind, limit)
+        for kind in kinds(start.user_id, start.network)
         if kind != "site"
         for limit in conf.SEND_LIMITS[kind]
     ]
-    since = {
-        each: max(now - each.window, cleared_at.get(each.kind, now - each.window))
-        for each in asked
-    }
-    return look.look(primary_alias(), start, asked, since, key_hashes)
 
 
-def _newest_sends() -> Newest:
-    """The sends of a number that its cooldown depends on."""
-    return Newest("number", COUNTED, DAY, 1, len(conf.RESEND_COOLDOWN))
+def rows_of(kind: str, limit: Limit) -> Rows:
+    """What a limit counts.
 
-
-def _nth(kind: str, limit: Limit) -> Newest:
-    """The row at which a limit is reached."""
-    rows = COUNTED_OR_REFUSED if _counts_refusals(kind, limit) else COUNTED
-    return Newest(kind, rows, limit.window, limit.sends, limit.sends)
-
-
-def _counts_refusals(kind: str, limit: Limit) -> bool:
-    """Whether refusals of the account count.
-
-    In short windows of those who caused them, and never for a block or the site, since
-    one account could shut out all others.
+    Refusals of the account count in short windows of those who caused them, and never
+    for a block or the site, since one account could shut out all others.
     """
-    return kind in OWN_KINDS and limit.window <= SHORT_WINDOW
+    counts_refusals = kind in OWN_KINDS and limit.window <= SHORT_WINDOW
+    counts = COUNTED_OR_REFUSED if counts_refusals else COUNTED
+    return Rows(kind, counts, limit.window)
 
 
-def enforce(start: StartRequest, found: Found) -> None:
+def _sends_within(seconds: int) -> Rows:
+    return Rows("number", COUNTED, timedelta(seconds=seconds))
+
+
+def _since(
+    asked: Iterable[Rows], cleared_at: Mapping[str, datetime]
+) -> dict[Rows, datetime]:
+    now = timezone.now()
+    windows = {each: now - each.window for each in asked}
+    return {
+        each: max(begin, cleared_at.get(each.kind, begin))
+        for each, begin in windows.items()
+    }
+
+
+def enforce(
+    start: StartRequest, counts: Counts, cleared_at: Mapping[str, datetime]
+) -> None:
     """Raise CooldownActive or LimitReached where this start has to wait.
 
     A start after its ``retry_after`` succeeds, unless somebody else starts in between.
     """
     now = timezone.now()
-    newest, sends = found.created_at[NEWEST_ROW], found.created_at[_newest_sends()]
-    cooldowns = _cooldown_ends(newest, sends)
-    refusals: list[Refusal] = [(end, CooldownActive) for end in cooldowns if end > now]
-    for kind, limit, created_at in _reached_limits(start, found, now):
-        # A person must look: it is an attack, or the host outgrew its limits.
-        if kind in ("block", "site"):
-            text = f"The limit of a {kind} is reached: %s in %s."
-            alarm(logger.critical, text, *limit)
-        refusals.append((created_at + limit.window, LimitReached))
+    refusals = [*_site_refusals(now)]
+    if _may_refuse(start, counts.rows):
+        refusals += _exact_refusals(start, cleared_at)
+    refusals = [refusal for refusal in refusals if refusal[0] > now]
     if refusals:
         end, error = max(refusals, key=itemgetter(0))
         raise error(retry_after=end - now)
 
 
-def _reached_limits(
-    start: StartRequest, found: Found, now: datetime
-) -> Iterator[tuple[str, Limit, datetime]]:
+def _may_refuse(start: StartRequest, counts: Mapping[Rows, int]) -> bool:
+    steps, sends = conf.RESEND_COOLDOWN, counts[SENDS_OF_DAY]
+    step = steps[min(sends, len(steps)) - 1]
+    is_cooling = counts[RECENT] or (sends and counts[_sends_within(step)])
+    return bool(is_cooling) or any(
+        counts[rows_of(kind, limit)] >= limit.sends
+        for kind, limit in _exact_limits(start)
+    )
+
+
+def _exact_refusals(
+    start: StartRequest, cleared_at: Mapping[str, datetime]
+) -> Iterator[Refusal]:
     """A limit of n is reached until the n-th newest row of its window has left it."""
-    for kind in _kinds(start):
-        for limit in conf.SEND_LIMITS[kind]:
-            if kind == "site":
-                created_at = site.counter().nth_newest(limit, now)
-            else:
-                created_at = next(iter(found.created_at[_nth(kind, limit)]), None)
-            if created_at is not None:
-                yield kind, limit, created_at
+    limits, steps = _exact_limits(start), len(conf.RESEND_COOLDOWN)
+    asked = [(RECENT, range(1)), (SENDS_OF_DAY, range(steps))]
+    asked += [
+        (rows_of(kind, limit), range(limit.sends - 1, limit.sends))
+        for kind, limit in limits
+    ]
+    since = _since([rows for rows, _places in asked], cleared_at)
+    newest, sends, *nth_newest = look.newest(primary_alias(), start, asked, since)
+    yield from ((end, CooldownActive) for end in cooldown_ends(newest, sends))
+    for (kind, limit), found in zip(limits, nth_newest, strict=True):
+        for created_at in found:
+            yield _refusal(kind, limit, created_at)
+
+
+def _site_refusals(now: datetime) -> Iterator[Refusal]:
+    for limit in conf.SEND_LIMITS["site"]:
+        if created_at := site.counter().nth_newest(limit, now):
+            yield _refusal("site", limit, created_at)
+
+
+def _refusal(kind: str, limit: Limit, created_at: datetime) -> Refusal:
+    # A person must look: it is an attack, or the host outgrew its limits.
+    if kind in ("block", "site"):
+        text = f"The limit of a {kind} is reached: %s in %s."
+        alarm(logger.critical, text, *limit)
+    return created_at + limit.window, LimitReached
 
 
 def count_site() -> None:
@@ -221,92 +268,36 @@ def count_start(row: PhoneVerification) -> None:
         site.counter().add(row.created_at)
 
 
-def resend_at(row: PhoneVerification, user_id: Any) -> datetime:
-    """When its caller may start again for this number, as the caller's own rows tell.
-
-    Those are the row itself and all rows of ``user_id``, which is None without a login.
-    So it shows nothing of the starts of other people, which may refuse a start too.
-    """
-    next_start = StartRequest(
-        phone_number=written(row.phone_number),
-        region=row.region,
-        user_id=user_id,
-        network=row.network,
-        purpose=row.purpose,
-        idempotency_key=None,
+def is_near(start: StartRequest, counts: Mapping[Rows, int]) -> bool:
+    """Whether one more start may reach a limit by rows that were there before."""
+    return bool(counts[SENDS_OF_DAY]) or any(
+        1 < limit.sends <= counts[rows_of(kind, limit)] + 1
+        for kind, limit in [*_exact_limits(start), *_own_site_limits(start)]
     )
-    own_rows = _own_rows(row, next_start)
-    of_number = [each for each in own_rows if each["of_number"]]
-    newest = [each["created_at"] for each in of_number[:1]]
-    sends = [each["created_at"] for each in of_number if each[COUNTED]]
-    ends = list(_cooldown_ends(newest, sends))
-    for kind in _kinds(next_start):
-        for limit in conf.SEND_LIMITS[kind]:
-            counts = _nth(kind, limit).rows
-            rows = [each for each in own_rows if each[f"of_{kind}"] and each[counts]]
-            if len(rows) >= limit.sends:
-                ends.append(rows[limit.sends - 1]["created_at"] + limit.window)
-    return max(ends, default=row.created_at)
 
 
-def _own_rows(
-    row: PhoneVerification, start: StartRequest
-) -> Sequence[Mapping[str, Any]]:
-    """What limits count of the row and of this user's rows, newest first: one query."""
-
-    def since(kinds: Iterable[str]) -> datetime:
-        limits = [limit for kind in kinds for limit in conf.SEND_LIMITS[kind]]
-        return timezone.now() - max([DAY, *(limit.window for limit in limits)])
-
-    kinds = _kinds(start)
-    rows = PhoneVerification.objects.filter(pk=row.pk)
-    if start.user_id is not None:
-        own = PhoneVerification.objects.filter(user_id=start.user_id)
-        rows |= own.filter(created_at__gt=since(set(kinds) - {"number"}))
-        # Of a user who proves many numbers, only a few of the older rows matter.
-        of_number = own.filter(_condition("number", start))
-        rows |= of_number.filter(created_at__gt=since(["number"]))
-    facts = rows.values(
-        "created_at",
-        **{
-            COUNTED: rows.is_counted(),
-            COUNTED_OR_REFUSED: rows.is_counted(with_account_refusals=True),
-        },
-        **{f"of_{kind}": _condition(kind, start) for kind in kinds},
-    )
-    # Not by ORDER BY: SQLite would read the whole table in that order.
-    return sorted(facts, key=itemgetter("created_at"), reverse=True)
+def _own_site_limits(start: StartRequest) -> list[tuple[str, Limit]]:
+    """The site's limits, as those of one user: what a user alone can reach."""
+    limits = conf.SEND_LIMITS["site"] if start.user_id is not None else ()
+    return [("user", limit) for limit in limits]
 
 
-def _kinds(start: StartRequest) -> list[str]:
+def longest_window() -> timedelta:
+    windows = [limit.window for limits in conf.SEND_LIMITS.values() for limit in limits]
+    return max([DAY, *windows])
+
+
+def kinds(user_id: Any, network: str) -> list[str]:
     """The kinds of limits that apply to a start."""
-    kinds = ["number", "block", "site"]
-    if start.user_id is not None:
-        kinds.append("user")
-    if start.network:
-        kinds.append("network")
-    return kinds
+    known = ["number", "block", "site"]
+    if user_id is not None:
+        known.append("user")
+    if network:
+        known.append("network")
+    return known
 
 
-def _condition(kind: str, start: StartRequest) -> Q:
-    """Which rows this kind of limit counts for a start."""
-    match kind:
-        case "number":
-            keys = _lock_keys("number", start)
-            locks = StartLock.objects.filter(key__in=keys)
-            cleared = locks.filter(cleared_at__gte=OuterRef("created_at"))
-            return Q(Q(phone_number=start.phone_number), ~Exists(cleared))
-        case "block":
-            return Q(number_block=start.number_block)
-        case "user":
-            return Q(user_id=start.user_id)
-        case "network":
-            return Q(network=start.network)
-    # The site's limit counts all.
-    return Q()
-
-
-def _cooldown_ends(
+def cooldown_ends(
     newest: Sequence[datetime], sends: Sequence[datetime]
 ) -> Iterator[datetime]:
     """When a number allows a new start.

@@ -1,8 +1,9 @@
 """What a start asks the database, as SQL that is built once and kept.
 
-By hand, since the ORM would build a dozen statements anew for each start. The first
-statement takes the locks, the second brings back all that can refuse. They stay two: in
-one, the counts would come from before the wait for a lock.
+By hand, since the ORM would build a dozen statements anew for each start.
+``take_locks`` takes the locks, ``glance`` counts all that may refuse the start, and
+``newest`` tells exactly until when, only where something does. Locks and counts stay
+two statements: in one, the counts would come from before the wait for a lock.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,35 +44,32 @@ _IS_REFUSED = (
     f"failure = '{Failure.ACCOUNT.value}' AND provider_code <> '{KEY_REFUSED}'"
 )
 CONDITIONS = {
-    ALL: "",
-    COUNTED: f"AND NOT ({_IS_UNCOUNTED})",
-    COUNTED_OR_REFUSED: f"AND NOT ({_IS_UNCOUNTED} AND NOT ({_IS_REFUSED}))",
+    ALL: "1 = 1",
+    COUNTED: f"NOT ({_IS_UNCOUNTED})",
+    COUNTED_OR_REFUSED: f"NOT ({_IS_UNCOUNTED} AND NOT ({_IS_REFUSED}))",
 }
 
 
-class Newest(NamedTuple):
-    """Asks when the newest rows of a kind were created, within a window.
+class Rows(NamedTuple):
+    """Rows of one kind that were created within a window.
 
-    ``first`` and ``last`` count from 1, the newest. ``rows`` is ALL, COUNTED or
-    COUNTED_OR_REFUSED.
+    ``kind`` is a key of COLUMNS, ``counts`` is ALL, COUNTED or COUNTED_OR_REFUSED.
     """
 
     kind: str
-    rows: str
+    counts: str
     window: timedelta
-    first: int
-    last: int
 
 
-class Found(NamedTuple):
-    """``created_at`` has the times for each Newest, newest first.
+class Counts(NamedTuple):
+    """How many ``rows`` there are.
 
     ``key_used_at`` is when the idempotency key was used last, or None.
     """
 
     gate: ProviderGate
-    created_at: Mapping[Newest, Sequence[datetime]]
     key_used_at: datetime | None
+    rows: Mapping[Rows, int]
 
 
 def take_locks(
@@ -85,139 +83,162 @@ def take_locks(
     connection = connections[using]
     moment = connection.ops.adapt_datetimefield_value(locked_at)
     parameters = [each for key in keys for each in (key, moment)]
-    can_return = connection.features.can_return_rows_from_bulk_insert
     with connection.cursor() as cursor:
         cursor.execute(_lock_sql(using, len(keys), bounding_sql(bounds)), parameters)
-        if not can_return:
+        if not connection.features.can_return_rows_from_bulk_insert:
             cursor.execute(_clearings_sql(using, len(keys)), keys)
-        read = _reader(connection)
-        return {key: read(moment) for key, moment in cursor.fetchall() if moment}
+        rows = cursor.fetchall()
+    read = _reader(using)
+    return {key: read(moment) for key, moment in rows if moment}
 
 
 @cache
 def _lock_sql(using: str, keys: int, bounded: str) -> str:
     connection = connections[using]
-    table, key, locked_at, cleared_at = _names(
-        using, StartLock._meta.db_table, "key", "locked_at", "cleared_at"
-    )
-    # The bounds are set by the first row, before it waits for a lock.
+    table, key, locked_at, cleared_at = _names(using)
+    # The first row sets the bounds, before it waits for a lock.
     values = [f"(%s, {bounded})", *["(%s, %s)"] * (keys - 1)]
-    fields = [StartLock._meta.get_field(name) for name in ("key", "locked_at")]
     on_conflict = connection.ops.on_conflict_suffix_sql(
-        fields, OnConflict.UPDATE, ["locked_at"], ["key"]
+        [StartLock._meta.get_field(name) for name in ("key", "locked_at")],
+        OnConflict.UPDATE,
+        ["locked_at"],
+        ["key"],
     )
-    sql = (
-        f"INSERT INTO {table} ({key}, {locked_at}) VALUES {', '.join(values)} "
-        f"{on_conflict}"
+    can_return = connection.features.can_return_rows_from_bulk_insert
+    returning = f"RETURNING {key}, {cleared_at}" if can_return else ""
+    columns = f"({key}, {locked_at})"
+    return (
+        f"INSERT INTO {table} {columns} VALUES {', '.join(values)} "
+        f"{on_conflict} {returning}"
     )
-    if connection.features.can_return_rows_from_bulk_insert:
-        sql += f" RETURNING {key}, {cleared_at}"
-    return sql
 
 
 @cache
 def _clearings_sql(using: str, keys: int) -> str:
-    table, key, cleared_at = _names(
-        using, StartLock._meta.db_table, "key", "cleared_at"
-    )
-    return f"SELECT {key}, {cleared_at} FROM {table} WHERE {key} IN ({_marks(keys)})"
+    table, key, _locked_at, cleared_at = _names(using)
+    marks = ", ".join(["%s"] * keys)
+    return f"SELECT {key}, {cleared_at} FROM {table} WHERE {key} IN ({marks})"
 
 
-def look(
+def _names(using: str) -> list[str]:
+    names = [StartLock._meta.db_table, "key", "locked_at", "cleared_at"]
+    return [_quote(using, name) for name in names]
+
+
+def _quote(using: str, name: str) -> str:
+    return str(connections[using].ops.quote_name(name))
+
+
+def glance(
     using: str,
     start: StartRequest,
-    asked: Sequence[Newest],
-    since: Mapping[Newest, datetime],
+    since: Mapping[Rows, datetime],
     key_hashes: Sequence[str],
-) -> Found:
-    """Bring back all that can refuse a start, in one SELECT.
-
-    ``since`` is when the window of each Newest begins.
-    """
-    connection = connections[using]
-    user = PhoneVerification._meta.get_field("user")
-    values = {
-        "number": start.phone_number,
-        "block": start.number_block,
-        "user": user.get_db_prep_value(start.user_id, connection),
-        "network": start.network,
-    }
-    parameters = list(key_hashes)
-    for each in asked:
-        moment = connection.ops.adapt_datetimefield_value(since[each])
-        parameters += [values[each.kind], moment]
-    with connection.cursor() as cursor:
-        cursor.execute(_look_sql(using, tuple(asked), len(key_hashes)), parameters)
-        rows = cursor.fetchall()
-    return _found(asked, rows, _reader(connection))
-
-
-def _found(
-    asked: Sequence[Newest],
-    rows: Sequence[Sequence[Any]],
-    read: Callable[[Any], datetime],
-) -> Found:
-    gate_times = [moment and read(moment) for moment in rows[0][2:]]
-    parts: list[list[datetime]] = [[] for _ in range(len(asked) + 1)]
-    for part, moment, *_gate in rows:
-        if part is not None:
-            parts[part].append(read(moment))
-    key_used_at, *newest = parts
-    return Found(
-        ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, gate_times, strict=True))),
-        {
-            each: sorted(times, reverse=True)
-            for each, times in zip(asked, newest, strict=True)
-        },
-        max(key_used_at, default=None),
+) -> Counts:
+    """Count rows, each kind of them from its time in ``since`` on, in one SELECT."""
+    values, by_kind = _values(using, start), _by_kind(tuple(since))
+    adapt = connections[using].ops.adapt_datetimefield_value
+    parameters: list[Any] = list(key_hashes)
+    for kind, rows in by_kind.items():
+        parameters += [adapt(since[each]) for each in rows]
+        parameters += [values[kind], adapt(min(since[each] for each in rows))]
+    with connections[using].cursor() as cursor:
+        cursor.execute(_glance_sql(using, tuple(since), len(key_hashes)), parameters)
+        key_used_at, *found = cursor.fetchone()
+    read, width = _reader(using), len(GATE_COLUMNS)
+    times = [moment and read(moment) for moment in found[:width]]
+    asked = [each for rows in by_kind.values() for each in rows]
+    return Counts(
+        ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, times, strict=True))),
+        key_used_at and read(key_used_at),
+        dict(zip(asked, found[width:], strict=True)),
     )
 
 
 @cache
-def _look_sql(using: str, asked: tuple[Newest, ...], keys: int) -> str:
-    """A row for each time: its part (0: the key, then each Newest), and the gate's.
-
-    One row without a part where there are no times.
-    """
-    rows, gate = _names(
-        using, PhoneVerification._meta.db_table, ProviderGate._meta.db_table
-    )
-    parts = [
-        f"SELECT {number} AS part, created_at FROM (SELECT created_at FROM {rows} "
-        f"WHERE {COLUMNS[each.kind]} = %s AND created_at > %s {CONDITIONS[each.rows]} "
-        f"ORDER BY created_at DESC LIMIT {each.last - each.first + 1} "
-        f"OFFSET {each.first - 1}) AS part{number}"
-        for number, each in enumerate(asked, start=1)
-    ]
-    if keys:
-        parts.insert(
-            0,
-            f"SELECT 0 AS part, created_at FROM {rows} "
-            f"WHERE idempotency_key IN ({_marks(keys)})",
-        )
+def _glance_sql(using: str, asked: tuple[Rows, ...], keys: int) -> str:
+    """One row: the time of the key, those of the gate, then a count for each Rows."""
+    table = _quote(using, PhoneVerification._meta.db_table)
+    gate = _quote(using, ProviderGate._meta.db_table)
+    key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
+    used = key.format(table, ", ".join(["%s"] * keys)) if keys else "SELECT NULL"
     times = ", ".join(f"gate.{column}" for column in GATE_COLUMNS)
+    counts = [
+        f"CROSS JOIN (SELECT {', '.join(map(_count_sql, rows))} FROM {table} "
+        f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
+        for kind, rows in _by_kind(asked).items()
+    ]
+    found = ", ".join(f"of_{kind}.*" for kind in _by_kind(asked))
     return (
-        f"SELECT found.part, found.created_at, {times} "
-        f"FROM (SELECT 1 AS one) AS one_row "
-        f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID} "
-        f"LEFT JOIN ({' UNION ALL '.join(parts)}) AS found ON 1 = 1"
+        f"SELECT used.created_at, {times}, {found} "
+        f"FROM (SELECT ({used}) AS created_at) AS used "
+        f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID} {' '.join(counts)}"
     )
 
 
-def _names(using: str, *names: str) -> list[str]:
-    return [connections[using].ops.quote_name(name) for name in names]
+def _count_sql(rows: Rows) -> str:
+    return f"COUNT(CASE WHEN created_at > %s AND {CONDITIONS[rows.counts]} THEN 1 END)"
 
 
-def _marks(count: int) -> str:
-    return ", ".join(["%s"] * count)
+@cache
+def _by_kind(asked: tuple[Rows, ...]) -> dict[str, list[Rows]]:
+    kinds = dict.fromkeys(each.kind for each in asked)
+    return {kind: [each for each in asked if each.kind == kind] for kind in kinds}
 
 
-def _reader(connection: Any) -> Callable[[Any], datetime]:
+def newest(
+    using: str,
+    start: StartRequest,
+    asked: Sequence[tuple[Rows, range]],
+    since: Mapping[Rows, datetime],
+) -> list[list[datetime]]:
+    """When the newest rows of all ``asked`` were created, newest first.
+
+    Each range is of places among them, from 0, the newest.
+    """
+    values = _values(using, start)
+    adapt, read = connections[using].ops.adapt_datetimefield_value, _reader(using)
+    parameters: list[Any] = []
+    for rows, _places in asked:
+        parameters += [values[rows.kind], adapt(since[rows])]
+    with connections[using].cursor() as cursor:
+        cursor.execute(_newest_sql(using, tuple(asked)), parameters)
+        found = [(number, read(moment)) for number, moment in cursor.fetchall()]
+    return [
+        sorted((moment for number, moment in found if number == part), reverse=True)
+        for part in range(len(asked))
+    ]
+
+
+@cache
+def _newest_sql(using: str, asked: tuple[tuple[Rows, range], ...]) -> str:
+    table = _quote(using, PhoneVerification._meta.db_table)
+    return " UNION ALL ".join(
+        f"SELECT {part}, created_at FROM (SELECT created_at FROM {table} "
+        f"WHERE {COLUMNS[rows.kind]} = %s AND created_at > %s "
+        f"AND {CONDITIONS[rows.counts]} ORDER BY created_at DESC "
+        f"LIMIT {len(places)} OFFSET {places.start}) AS part_{part}"
+        for part, (rows, places) in enumerate(asked)
+    )
+
+
+def _values(using: str, start: StartRequest) -> dict[str, Any]:
+    user = PhoneVerification._meta.get_field("user")
+    return {
+        "number": start.phone_number,
+        "block": start.number_block,
+        "user": user.get_db_prep_value(start.user_id, connections[using]),
+        "network": start.network,
+    }
+
+
+def _reader(using: str) -> Callable[[Any], datetime]:
     """Makes an aware datetime of what the database's driver returns."""
+    connection = connections[using]
     expression = Value(None, output_field=DateTimeField())
     converters = connection.ops.get_db_converters(expression)
 
-    def read(value: Any) -> datetime:
+    def read(value: Any) -> Any:
         for convert in converters:
             value = convert(value, expression, connection)
         return value

@@ -24,11 +24,13 @@ from .pacing import Pause
 from .phone import E164Field, mask, written
 from .statuses import (
     ENDED_STATUSES,
+    KEY_REFUSED,
     OPEN_STATUSES,
+    UNCOUNTED_FAILURES,
     Failure,
     Status,
 )
-from .transitions import PhoneVerificationQuerySet
+from .transitions import MAX_SEND_ATTEMPTS, PhoneVerificationQuerySet
 
 M = TypeVar("M", bound=models.Model)
 
@@ -117,6 +119,9 @@ class PhoneVerification(models.Model):
         max_length=64, null=True, unique=True, editable=False
     )
 
+    # When its caller may start again: set where it is known. See services.resend_at.
+    resend_at: datetime | None = None
+
     objects = PhoneVerificationManager()
 
     class Meta:
@@ -180,6 +185,36 @@ class PhoneVerification(models.Model):
             return 0
         left = conf.MAX_CHECKS - (self.checks - self.checks_refunded)
         return max(0, min(left, 2 * conf.MAX_CHECKS - self.checks))
+
+    def is_counted(self, *, with_account_refusals: bool = False) -> bool:
+        """Whether the limits count it: the queryset's ``is_counted``, for one row."""
+        if self.status != Status.FAILED or self.failure not in UNCOUNTED_FAILURES:
+            return True
+        is_refused = self.failure == Failure.ACCOUNT
+        return (
+            with_account_refusals and is_refused and self.provider_code != KEY_REFUSED
+        )
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it may be sent now, if the gate gives a slot."""
+        return (
+            self.status == Status.QUEUED
+            and self.next_send_at <= now < self.send_by
+            and self.send_attempts < MAX_SEND_ATTEMPTS
+        )
+
+    def is_late(self, now: datetime) -> bool:
+        """Whether ``settle`` would end it."""
+        match self.status:
+            case Status.QUEUED:
+                return self.send_by <= now
+            case Status.SENDING:
+                return self.lease_until is not None and self.lease_until <= now
+            case Status.SENT:
+                has_ended = self.expires_at is not None and self.expires_at <= now
+                is_idle = self.checking_until is None or self.checking_until <= now
+                return is_idle and (has_ended or not self.checks_left)
+        return False
 
     @property
     def has_lost_check(self) -> bool:

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from django.views.decorators.debug import sensitive_variables
 
-from . import announce, checking, gate, idempotency, limits, phone
+from . import announce, checking, gate, idempotency, limits, phone, resend
 from .checking import RETRY_SOON
 from .conf import conf
 from .exceptions import (
@@ -117,14 +117,15 @@ def _store(
     using = primary_alias()
     with joining_transaction(using) as bounds:
         cleared_at = limits.lock(start, bounds)
-        found = limits.look_up(start, cleared_at, key_hashes)
-        if found.key_used_at:
+        counts = limits.count(start, cleared_at, key_hashes)
+        if counts.key_used_at:
             if repeated := idempotency.find(start, key_hashes):
                 return repeated, False
             idempotency.release(key_hashes)
-        _require_send_capacity(found.gate)
-        limits.enforce(start, found)
+        _require_send_capacity(counts.gate)
+        limits.enforce(start, counts, cleared_at)
         row = _new_row(start, key_hashes)
+        row.resend_at = resend.of_first_start(start, row, counts)
         row.save(using=using, force_insert=True)
         transaction.on_commit(partial(limits.count_start, row), using=using)
         transaction.on_commit(partial(notify_worker, row.pk), using=using)
@@ -159,14 +160,23 @@ def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerificat
 
     Inside a transaction a late row is not settled first.
     """
-    rows = PhoneVerification.objects.owned_by(user_id_of(user))
-    rows = rows.filter(pk=verification_id)
-    if not in_transaction(primary_alias()):
+    user_id = user_id_of(user)
+    seen = _read(verification_id, user_id)
+    if seen.row.is_late(timezone.now()) and not in_transaction(primary_alias()):
+        rows = PhoneVerification.objects.filter(pk=verification_id)
         announce.settle_and_announce(rows)
-    row = rows.first()
-    if row is None:
+        seen = _read(verification_id, user_id)
+    if seen.row.user_id == user_id:
+        seen.row.resend_at = _resend_at(seen, user_id)
+    return seen.row
+
+
+def _read(pk: uuid.UUID, user_id: Any) -> resend.Seen:
+    rows = PhoneVerification.objects.owned_by(user_id)
+    seen = resend.read(rows, pk, user_id)
+    if seen is None:
         raise VerificationNotFound
-    return row
+    return seen
 
 
 def resend_at(verification: PhoneVerification, *, user: Any = None) -> datetime:
@@ -175,7 +185,19 @@ def resend_at(verification: PhoneVerification, *, user: Any = None) -> datetime:
     As the caller's own starts tell: other people's may refuse a start too. It may have
     passed.
     """
-    return limits.resend_at(verification, user_id_of(user))
+    user_id = user_id_of(user)
+    if verification.resend_at is not None and verification.user_id == user_id:
+        return verification.resend_at
+    seen = resend.read(PhoneVerification.objects.all(), verification.pk, user_id)
+    return _resend_at(seen, user_id) if seen else timezone.now()
+
+
+def _resend_at(seen: resend.Seen, user_id: Any) -> datetime:
+    moment = resend.resend_at(seen, user_id)
+    # An operator may have cleared the number, and a user waits for that.
+    if moment <= timezone.now() or not (cleared_at := limits.cleared_at(seen.row)):
+        return moment
+    return resend.resend_at(seen, user_id, cleared_at)
 
 
 @sensitive_variables("code")
@@ -192,11 +214,15 @@ def confirm_verification(
     code = checking.validate_code(code)
     if in_transaction(primary_alias()):
         raise InsideTransaction
+    user_id = user_id_of(user)
+    seen = _read(verification_id, user_id)
+    pause = gate.time_to_checks(seen.checks_paused_until, timezone.now())
+    if not pause and checking.check(seen.row, code, user_id):
+        if seen.row.user_id == user_id:
+            seen.row.resend_at = resend.resend_at(seen, user_id)
+        return seen.row
     get_row = partial(get_verification, verification_id, user=user)
-    pause = checking.time_to_resume()
-    if not pause and checking.check(verification_id, code, user_id_of(user)):
-        return checking.retry_or_check_unknown(get_row)
-    row = get_row()
+    row = checking.retry_or_check_unknown(get_row)
     if not row.is_verified:
         raise _why_no_check(row, pause)
     return row

@@ -17,7 +17,8 @@ T7   sent → sent                         the caller owns it, before expires_at
                                          are left, no check is in flight: spends one
 T8   sent, expired, locked → verified    own request_id; iDenfy said true: takes the
                                          first announcement with it
-T9   sent → sent                         own check; iDenfy said false
+T9   sent → sent, sent → locked          own check; iDenfy said false; locked where it
+                                         was the last one
 T10  sent → sent                         own check; iDenfy surely did not judge it: the
                                          check is refunded
 T11  sent → locked, sent → expired       no check in flight, and no checks are left, or
@@ -39,6 +40,7 @@ and ``checks`` identifies a check.
 """
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -49,6 +51,7 @@ from django.utils import timezone
 from .conf import conf
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import (
+    Bounds,
     bounded_locks,
     durable_commit,
     durable_statement,
@@ -76,6 +79,13 @@ class Ending(NamedTuple):
 
     condition: Q
     changes: dict[str, str]
+
+
+def _set(row: "PhoneVerification", changes: Mapping[str, Any]) -> bool:
+    """Change ``row`` as its stored row was changed. Returns True."""
+    for name, value in changes.items():
+        setattr(row, name, value)
+    return True
 
 
 class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
@@ -133,9 +143,14 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             send_attempts__lt=MAX_SEND_ATTEMPTS,
         )
 
-    def due_row(self, pk: uuid.UUID, now: datetime) -> Self:
-        """This row, if it is due."""
-        return self.due(now).filter(pk=pk)
+    def _due_row(self, row: "PhoneVerification", now: datetime, bounds: Bounds) -> Self:
+        """This row, if it is due and as it was read."""
+        return self.due(now).filter(
+            bounds,
+            pk=row.pk,
+            send_attempts=row.send_attempts,
+            slot_reserved=row.slot_reserved,
+        )
 
     def _transition(self, **changes: Any) -> bool:
         """Return whether the UPDATE changed a row. Committed when it returns."""
@@ -146,42 +161,43 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         return retry_on_abort(update, self.db)
 
-    def _transition_and_fetch(
-        self, pk: uuid.UUID, **changes: Any
-    ) -> "PhoneVerification | None":
-        """Return the changed row, or None where no row changed. Committed as well."""
+    def _transition_of(self, row: "PhoneVerification", **changes: Any) -> bool:
+        """As ``_transition``, and change ``row`` as its stored row was changed."""
+        has_changed = self.filter(pk=row.pk)._transition(**changes)
+        return has_changed and _set(row, changes)
 
-        def update_and_fetch() -> "PhoneVerification | None":
-            with durable_transaction(self.db) as bounds:
-                if not self.filter(bounds, pk=pk).update(**changes):
-                    return None
-                return self.model.objects.using(self.db).get(pk=pk)
-
-        return retry_on_abort(update_and_fetch, self.db)
-
-    def start_sending(self, pk: uuid.UUID, now: datetime) -> bool:
+    def start_sending(
+        self, row: "PhoneVerification", now: datetime, bounds: Bounds
+    ) -> bool:
         """T1: lease a due row for SEND_LEASE. Joins the claim's transaction.
 
         The commit is durable: a crash that forgets it would send the row again.
         """
-        due = self.due_row(pk, now).filter(durable_commit(self.db))
-        changed = due.update(
-            status=Status.SENDING,
-            send_attempts=F("send_attempts") + 1,
-            claimed_at=now,
-            lease_until=now + SEND_LEASE,
-            slot_reserved=False,
-        )
-        return changed > 0
+        changes = {
+            "status": Status.SENDING,
+            "send_attempts": row.send_attempts + 1,
+            "claimed_at": now,
+            "lease_until": now + SEND_LEASE,
+            "slot_reserved": False,
+        }
+        due = self._due_row(row, now, bounds).filter(durable_commit(self.db))
+        return due.update(**changes) > 0 and _set(row, changes)
 
-    def wait_for_slot(self, pk: uuid.UUID, slot: datetime, now: datetime) -> bool:
+    def wait_for_slot(
+        self, row: "PhoneVerification", slot: datetime, now: datetime, bounds: Bounds
+    ) -> bool:
         """T1b: the gate reserved ``slot`` for it. Joins the claim's transaction."""
-        return self.due_row(pk, now).update(next_send_at=slot, slot_reserved=True) > 0
+        changes = {"next_send_at": slot, "slot_reserved": True}
+        due = self._due_row(row, now, bounds)
+        return due.update(**changes) > 0 and _set(row, changes)
 
-    def fail_as_late(self, pk: uuid.UUID, now: datetime) -> bool:
+    def fail_as_late(
+        self, row: "PhoneVerification", now: datetime, bounds: Bounds
+    ) -> bool:
         """T6: its slot would come after send_by. Joins the claim's transaction."""
-        due = self.due_row(pk, now)
-        return due.update(status=Status.FAILED, failure=Failure.TOO_LATE) > 0
+        changes = {"status": Status.FAILED, "failure": Failure.TOO_LATE}
+        due = self._due_row(row, now, bounds)
+        return due.update(**changes) > 0 and _set(row, changes)
 
     def _attempt(self, row: "PhoneVerification") -> Self:
         return self.filter(pk=row.pk, send_attempts=row.send_attempts)
@@ -291,39 +307,39 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         not_refunded = Q(checks__lt=F("checks_refunded") + conf.MAX_CHECKS)
         return not_refunded & Q(checks__lt=2 * conf.MAX_CHECKS)
 
-    def begin_check(self, pk: uuid.UUID, user_id: Any) -> "PhoneVerification | None":
+    def begin_check(self, row: "PhoneVerification", user_id: Any) -> bool:
         """T7: spend one check before iDenfy is asked, one at a time.
 
-        Returns None, and spends nothing, where the row is not this user's, its code is
-        not awaited or has expired, no checks are left, or a check is in flight. The
-        commit is durable: a crash that forgets it would give a guess back.
+        ``row`` is as it was read just now. Returns False, and spends nothing, where it
+        is not this user's, has changed meanwhile, its code is not awaited or has
+        expired, no checks are left, or a check is in flight. The commit is durable: a
+        crash that forgets it would give a guess back.
         """
         now = timezone.now()
-        return (
-            self.owned_by(user_id)
-            .filter(
-                Q(checking_until=None) | Q(checking_until__lte=now),
-                self._has_checks_left(),
-                durable_commit(self.db),
-                status=Status.SENT,
-                expires_at__gt=now,
-            )
-            ._transition_and_fetch(
-                pk, checks=F("checks") + 1, checking_until=now + CHECK_LEASE
-            )
+        awaited = self.owned_by(user_id).filter(
+            Q(checking_until=None) | Q(checking_until__lte=now),
+            self._has_checks_left(),
+            durable_commit(self.db),
+            status=Status.SENT,
+            expires_at__gt=now,
+            checks=row.checks,
+            checks_wrong=row.checks_wrong,
+            checks_refunded=row.checks_refunded,
         )
+        until = now + CHECK_LEASE
+        return awaited._transition_of(row, checks=row.checks + 1, checking_until=until)
 
-    def mark_verified(self, row: "PhoneVerification") -> "PhoneVerification | None":
+    def mark_verified(self, row: "PhoneVerification") -> bool:
         """T8. Only after iDenfy answered true for this row's own request_id.
 
-        Takes the first announcement: whoever gets the row back sends its signal.
+        Takes the first announcement: the caller sends its signal.
         """
         now = timezone.now()
+        liftable = (Status.SENT, Status.EXPIRED, Status.LOCKED)
         return self.filter(
-            request_id=row.request_id,
-            status__in=(Status.SENT, Status.EXPIRED, Status.LOCKED),
-        )._transition_and_fetch(
-            row.pk,
+            request_id=row.request_id, status__in=liftable
+        )._transition_of(
+            row,
             status=Status.VERIFIED,
             is_verified=True,
             verified_at=now,
@@ -334,22 +350,25 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
     def _check_in_flight(self, row: "PhoneVerification") -> Self:
         in_flight = Q(status=Status.SENT, checking_until__isnull=False)
-        return self.filter(in_flight, pk=row.pk, checks=row.checks)
+        return self.filter(in_flight, checks=row.checks)
 
     def mark_wrong(self, row: "PhoneVerification") -> bool:
         """T9: iDenfy judged this check and said false."""
-        return self._check_in_flight(row)._transition(
-            checks_wrong=F("checks_wrong") + 1, checking_until=None
+        return self._check_in_flight(row)._transition_of(
+            row,
+            checks_wrong=row.checks_wrong + 1,
+            checking_until=None,
+            status=Status.SENT if row.checks_left else Status.LOCKED,
         )
 
     def abandon_check(self, row: "PhoneVerification") -> bool:
         """The answer was lost: the check stays spent, and the next one may begin."""
-        return self._check_in_flight(row)._transition(checking_until=None)
+        return self._check_in_flight(row)._transition_of(row, checking_until=None)
 
     def refund_check(self, row: "PhoneVerification") -> bool:
         """T10: iDenfy surely did not judge this check."""
-        return self._check_in_flight(row)._transition(
-            checks_refunded=F("checks_refunded") + 1, checking_until=None
+        return self._check_in_flight(row)._transition_of(
+            row, checks_refunded=row.checks_refunded + 1, checking_until=None
         )
 
     def redeemable(self, user_id: Any, purpose: str) -> Self:
@@ -387,9 +406,10 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         pause = min(ANNOUNCE_LEASE * 2 ** min(row.announce_attempts, 10), DAY)
         left = (row.verified_at or now) + RECEIVER_GRACE - now
         pause = max(min(pause, left), ANNOUNCE_LEASE) if left > timedelta(0) else DAY
-        return self.unannounced()._transition_and_fetch(
-            pk, announce_attempts=F("announce_attempts") + 1, announce_at=now + pause
-        )
+        tries = row.announce_attempts
+        due = self.unannounced().filter(announce_attempts=tries)
+        changes = {"announce_attempts": tries + 1, "announce_at": now + pause}
+        return row if due._transition_of(row, **changes) else None
 
     def mark_announced(self, row: "PhoneVerification") -> bool:
         """T12, second half: every receiver ran without a failure."""

@@ -344,16 +344,17 @@ def _watch(manager: PoolManager) -> None:
     manager.pool_classes_by_scheme = pools
 
 
-def new_session() -> requests.Session:
-    session = requests.Session()
-    session.mount("http://", _Adapter())
-    session.mount("https://", _Adapter())
-    return session
+def thread_session(name: str) -> requests.Session:
+    """A session for each thread and process: no connection may cross a fork.
 
-
-def pooled_session() -> requests.Session:
-    """One session for each thread and process: no connection may cross a fork."""
+    In a ``with`` statement, its connections are closed at the end, and it can be used
+    again.
+    """
     if getattr(_thread, "pid", None) != os.getpid():
-        _thread.session, _thread.pid = new_session(), os.getpid()
-    session: requests.Session = _thread.session
-    return session
+        _thread.sessions, _thread.pid = {}, os.getpid()
+    sessions: dict[str, requests.Session] = _thread.sessions
+    if name not in sessions:
+        sessions[name] = requests.Session()
+        sessions[name].mount("http://", _Adapter())
+        sessions[name].mount("https://", _Adapter())
+    return sessions[name]

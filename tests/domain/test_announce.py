@@ -289,7 +289,8 @@ def test_confirm_announces_only_what_it_verified(make, user, connect, wire):
 def test_signal_lost_in_a_crash_is_sent_after_the_lease(make, connect, clock):
     calls = []
     connect(phone_verified, lambda verification, **kwargs: calls.append(verification))
-    row = PhoneVerification.objects.mark_verified(make("sent"))
+    row = make("sent")
+    PhoneVerification.objects.mark_verified(row)
     clock.move(timedelta(seconds=119))
     sweep()
     assert calls == []

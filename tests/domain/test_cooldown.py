@@ -247,8 +247,13 @@ def test_resend_at_of_an_old_row_does_not_move(make, user, clock):
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_resend_at_takes_one_query(make, user, django_assert_num_queries, is_known):
+def test_resend_at_takes_one_query_and_one_for_clearings(
+    make, user, clock, django_assert_num_queries, is_known
+):
     rows = [make("expired", purpose=f"{n}") for n in range(20)]
+    with django_assert_num_queries(2):
+        services.resend_at(rows[0], user=user if is_known else None)
+    clock.move(31 * DAY)
     with django_assert_num_queries(1):
         services.resend_at(rows[0], user=user if is_known else None)
 

@@ -94,7 +94,7 @@ def plain_end_of_cooldown(start, cleared_at, now):
     of_number = times_of_kind(start, "number", cleared_at)
     newest = times(of_number.filter(created_at__gt=now - timedelta(seconds=10)))[:1]
     sends = times(of_number.counted().filter(created_at__gt=now - timedelta(days=1)))
-    return max(limits._cooldown_ends(newest, sends), default=now)
+    return max(limits.cooldown_ends(newest, sends), default=now)
 
 
 def plain_ends_of_limits(start, cleared_at, now):
@@ -116,7 +116,7 @@ def found_end(start, now):
     """When the start that was refused may come again; ``now`` where it may come."""
     try:
         cleared_at = limits.lock(start)
-        limits.enforce(start, limits.look_up(start, cleared_at, []))
+        limits.enforce(start, limits.count(start, cleared_at, []), cleared_at)
     except VerificationError as error:
         return now + error.retry_after
     return now

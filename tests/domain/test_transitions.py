@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from django.contrib.auth.models import AnonymousUser
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from django_idenfy_phone import delivery
@@ -35,33 +36,68 @@ def ahead(**kwargs):
 
 
 def test_claim_leases_a_queued_row_for_45_seconds(make):
-    row = delivery.claim(make("queued").pk)
+    row = delivery.claim(make("queued"))
     assert (row.status, row.send_attempts) == ("sending", 1)
     assert row.lease_until - row.claimed_at == timedelta(seconds=45)
 
 
 @pytest.mark.parametrize("status", OTHERS["queued"])
 def test_claim_takes_only_queued_rows(make, status):
-    assert delivery.claim(make(status).pk) is None
+    assert delivery.claim(make(status)) is None
 
 
 def test_claim_takes_only_its_row(make):
     other = make("queued")
-    delivery.claim(make("queued").pk)
+    delivery.claim(make("queued"))
     assert outcome(other) == "queued"
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"next_send_at": ahead(hours=9)},
-        {"send_by": ago(seconds=1)},
-        {"send_attempts": 5},
+NOT_DUE = [
+    {"next_send_at": ahead(hours=9)},
+    {"send_by": ago(seconds=1)},
+    {"send_attempts": 5},
+]
+CHANGED = [
+    *NOT_DUE,
+    *[
+        {"status": status, "is_verified": status == "verified"}
+        for status in OTHERS["queued"]
     ],
-    ids=lambda fields: next(iter(fields)),
-)
+    {"send_attempts": 1},
+    {"slot_reserved": True},
+]
+
+
+@pytest.mark.parametrize("fields", NOT_DUE)
 def test_claim_takes_only_due_rows(make, fields):
-    assert delivery.claim(make("queued", **fields).pk) is None
+    assert delivery.claim(make("queued", **fields)) is None
+
+
+@pytest.mark.parametrize("fields", CHANGED)
+@pytest.mark.parametrize("rate", ["1/s", None])
+def test_claim_takes_no_row_that_changed_since_it_was_read(
+    make, settings, fields, rate
+):
+    settings.IDENFY_PHONE_SEND_RATE = rate
+    row = make("queued")
+    rows.filter(pk=row.pk).update(**fields)
+    assert delivery.claim(row) is None
+    assert rows.filter(pk=row.pk, **fields).exists()
+
+
+def test_claim_changes_the_row_as_it_is_stored(make):
+    claimed = delivery.claim(make("queued"))
+    stored = rows.values().get(pk=claimed.pk)
+    assert {name: getattr(claimed, name) for name in stored} == stored
+
+
+@pytest.mark.parametrize("change", ["wait_for_slot", "fail_as_late"])
+def test_only_its_own_due_row_waits_or_fails(make, change):
+    other, row = make("queued"), make("queued")
+    times = [ahead(seconds=9)] * (change == "wait_for_slot") + [timezone.now(), Q()]
+    assert getattr(rows, change)(row, *times)
+    assert not getattr(rows, change)(row, *times)
+    assert other == rows.due(timezone.now()).get()
 
 
 # T2 sent
@@ -233,8 +269,14 @@ def test_settle_changes_only_the_rows_of_its_queryset(make):
 # T7 begin a check
 
 
+def checking(row, user):
+    """The stored row, after a check of it could begin."""
+    assert rows.begin_check(row, user.pk)
+    return rows.get(pk=row.pk)
+
+
 def test_begin_check_spends_a_check_for_20_seconds(make, user):
-    row = rows.begin_check(make("sent").pk, user.pk)
+    row = checking(make("sent"), user)
     assert row.checks == 1
     left = row.checking_until - timezone.now()
     assert timedelta(seconds=19) < left <= timedelta(seconds=20)
@@ -242,13 +284,13 @@ def test_begin_check_spends_a_check_for_20_seconds(make, user):
 
 def test_unanswered_check_blocks_the_next_for_20_seconds(make, user):
     row = make("sent", checks=1, checking_until=ago(seconds=1))
-    assert rows.begin_check(row.pk, user.pk).checks == 2
+    assert checking(row, user).checks == 2
 
 
 @pytest.mark.parametrize("status", OTHERS["sent"])
 def test_begin_check_takes_only_sent_rows(make, user, status):
     row = make(status, expires_at=ahead(hours=9))
-    assert rows.begin_check(row.pk, user.pk) is None
+    assert not rows.begin_check(row, user.pk)
 
 
 @pytest.mark.parametrize(
@@ -262,17 +304,36 @@ def test_begin_check_takes_only_sent_rows(make, user, status):
 )
 def test_begin_check_refuses(make, user, fields):
     row = make("sent", **fields)
-    assert rows.begin_check(row.pk, user.pk) is None
+    assert not rows.begin_check(row, user.pk)
 
 
 def test_refunded_check_can_be_used_again(make, user):
     row = make("sent", checks=3, checks_refunded=1)
-    assert rows.begin_check(row.pk, user.pk).checks == 4
+    assert checking(row, user).checks == 4
+
+
+@pytest.mark.parametrize("counter", ["checks", "checks_wrong", "checks_refunded"])
+def test_begin_check_needs_the_row_as_it_was_read(make, user, counter):
+    row = make("sent")
+    rows.filter(pk=row.pk).update(**{counter: 1})
+    assert not rows.begin_check(row, user.pk)
+    assert checking(rows.get(pk=row.pk), user).checking_until
+
+
+def test_transition_changes_the_row_as_it_is_stored(make, user):
+    row = make("sent")
+    for transition in (
+        lambda: rows.begin_check(row, user.pk),
+        lambda: rows.mark_wrong(row),
+    ):
+        assert transition()
+        stored = rows.values().get(pk=row.pk)
+        assert {name: getattr(row, name) for name in stored} == stored
 
 
 def test_begin_check_changes_only_its_row(make, user):
     other = make("sent")
-    rows.begin_check(make("sent").pk, user.pk)
+    checking(make("sent"), user)
     other.refresh_from_db()
     assert other.checks == 0
 
@@ -280,16 +341,16 @@ def test_begin_check_changes_only_its_row(make, user):
 def test_row_of_another_user_cannot_be_checked(make, django_user_model):
     stranger = django_user_model.objects.create_user("rasa")
     row = make("sent")
-    assert rows.begin_check(row.pk, stranger.pk) is None
-    assert rows.begin_check(row.pk, None) is None
+    assert not rows.begin_check(row, stranger.pk)
+    assert not rows.begin_check(row, None)
 
 
 def test_row_of_a_deleted_user_belongs_to_nobody(make, user):
     row = make("sent")
     pk = user.pk
     user.delete()
-    assert rows.begin_check(row.pk, pk) is None
-    assert rows.begin_check(row.pk, None) is None
+    assert not rows.begin_check(row, pk)
+    assert not rows.begin_check(row, None)
 
 
 def test_anonymous_row_belongs_to_anybody_with_its_id(make, user):
@@ -310,16 +371,17 @@ def test_redeemed_anonymous_row_belongs_only_to_its_user(make, user, django_user
 
 
 @pytest.mark.parametrize("status", ["sent", "expired", "locked"])
-def test_mark_verified_returns_the_verified_row(make, status):
+def test_mark_verified_verifies(make, status):
     row = make(status, checking_until=ahead(seconds=9))
-    verified = rows.mark_verified(row)
+    assert rows.mark_verified(row)
     row.refresh_from_db()
-    assert verified == row
     assert (row.status, row.is_verified, row.checking_until) == ("verified", True, None)
 
 
 def test_mark_verified_takes_the_first_announcement(make):
-    row = rows.mark_verified(make("sent"))
+    row = make("sent")
+    rows.mark_verified(row)
+    row.refresh_from_db()
     assert row.announce_attempts == 1
     assert row.announce_at - row.verified_at == timedelta(minutes=2)
     assert rows.take_announcement(row.pk) is None
@@ -358,14 +420,29 @@ COUNTERS = {"mark_wrong": "checks_wrong", "refund_check": "checks_refunded"}
 
 @pytest.mark.parametrize("transition", COUNTERS)
 def test_judged_or_refunded_check_is_counted(make, user, transition):
-    row = rows.begin_check(make("sent").pk, user.pk)
+    row = checking(make("sent"), user)
     assert getattr(rows, transition)(row)
     row.refresh_from_db()
     assert (getattr(row, COUNTERS[transition]), row.checking_until) == (1, None)
 
 
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"checks": 1}, "sent"),
+        ({"checks": 2}, "locked"),
+        ({"checks": 2, "checks_refunded": 1}, "sent"),
+        ({"checks": 5, "checks_refunded": 5}, "locked"),
+    ],
+)
+def test_last_wrong_check_locks_the_row(make, user, fields, status):
+    row = checking(make("sent", **fields), user)
+    rows.mark_wrong(row)
+    assert outcome(row) == status
+
+
 def test_abandoned_check_stays_spent(make, user):
-    row = rows.begin_check(make("sent").pk, user.pk)
+    row = checking(make("sent"), user)
     assert rows.abandon_check(row)
     row.refresh_from_db()
     assert (row.checks, row.checking_until, row.has_lost_check) == (1, None, True)
@@ -373,7 +450,7 @@ def test_abandoned_check_stays_spent(make, user):
 
 @pytest.mark.parametrize("transition", COUNTERS)
 def test_finished_check_is_not_counted_again(make, user, transition):
-    row = rows.begin_check(make("sent").pk, user.pk)
+    row = checking(make("sent"), user)
     getattr(rows, transition)(row)
     assert not getattr(rows, transition)(row)
 
@@ -489,7 +566,8 @@ def test_checks_left(make, status, fields, left):
 @pytest.mark.parametrize("checks", range(8))
 def test_begin_check_agrees_with_checks_left(make, user, checks, refunded):
     row = make("sent", checks=checks, checks_refunded=refunded)
-    assert bool(rows.begin_check(row.pk, user.pk)) == (row.checks_left > 0)
+    has_checks_left = row.checks_left > 0
+    assert rows.begin_check(row, user.pk) == has_checks_left
 
 
 @pytest.mark.parametrize(

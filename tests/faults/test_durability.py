@@ -57,7 +57,7 @@ def level_now():
 @pytest.mark.parametrize(("level", "expected"), LEVELS)
 def test_claim_is_committed_durably(make, wire, committed_with, level, expected):
     set_level(level)
-    assert delivery.claim(make("queued").pk).status == "sending"
+    assert delivery.claim(make("queued")).status == "sending"
     assert (committed_with, level_now()) == ([expected], level)
 
 

@@ -96,12 +96,12 @@ def locked_for(seconds):
 CHANGES = {
     "start": ("failed", lambda row: start(row.user)),
     "clear": ("failed", lambda row: services.clear_number(NUMBER)),
-    "claim": ("queued", lambda row: delivery.claim(row.pk)),
+    "claim": ("queued", lambda row: delivery.claim(row)),
     "sent": ("sending", lambda row: rows.mark_sent(row, "r" * 32)),
     "again": ("sending", lambda row: rows.requeue(row, timezone.now())),
     "fail": ("sending", lambda row: rows.fail(row, "unknown", "")),
     "settle": ("late", lambda row: rows.settle()),
-    "check": ("sent", lambda row: rows.begin_check(row.pk, row.user_id)),
+    "check": ("sent", lambda row: rows.begin_check(row, row.user_id)),
     "verified": ("sent", lambda row: rows.mark_verified(row)),
     "wrong": ("checking", lambda row: rows.mark_wrong(row)),
     "abandon": ("checking", lambda row: rows.abandon_check(row)),
@@ -196,7 +196,7 @@ def test_caller_keeps_its_timeouts(user, wire, set_timeouts):
 @pytest.mark.django_db(transaction=False)
 def test_test_of_a_host_keeps_its_timeouts(user, wire):
     before = timeouts()
-    delivery.claim(start(user).pk)
+    delivery.claim(start(user))
     gate.note_success()
     assert timeouts() == before
 

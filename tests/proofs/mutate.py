@@ -40,7 +40,7 @@ REDUNDANT = {
     ("begin_check", "durable_commit(self.db)"),
     # Only PostgreSQL needs them: see test_lock_timeouts.
     ("_transition", "bounds"),
-    ("_transition_and_fetch", "bounds"),
+    ("_due_row", "bounds"),
     ("settle_slice", "bounds"),
     ("redeem", "bounds or Q()"),
     # Only failed rows have a failure: the UPDATE that sets one sets the other.
