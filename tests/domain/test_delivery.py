@@ -198,15 +198,14 @@ def test_late_answer_turns_a_failed_row_into_sent(make, wire):
 
 
 @pytest.fixture
-def frozen_after_claim():
+def frozen_after_claim(clock):
     """23 seconds pass between the claim and the next statement."""
 
     def wrapper(execute, sql, params, many, context):
         result = execute(sql, params, many, context)
         if sql.startswith("UPDATE") and "send_attempts" in sql and not frozen:
             frozen.append(True)
-            since = timezone.now() - timedelta(seconds=23)
-            PhoneVerification.objects.update(claimed_at=since)
+            clock.move(timedelta(seconds=23))
         return result
 
     frozen = []
