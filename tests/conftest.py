@@ -13,9 +13,25 @@ from django_idenfy_phone.models import PhoneVerification
 from support.celery_app import CeleryApp
 from support.clock import Clock
 from support.constants import LEAK, NUMBER
+from support.pgbouncer import connected_through_pgbouncer
 from support.wire import Wire
 
 pytest_plugins = ["django_idenfy_phone.testing", "pytester"]
+
+
+def pytest_addoption(parser):
+    text = "Connect to PostgreSQL through a PgBouncer in transaction mode."
+    parser.addoption("--pgbouncer", action="store_true", help=text)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup, django_db_blocker, pytestconfig):
+    """The test database is made and dropped without PgBouncer."""
+    if pytestconfig.getoption("pgbouncer"):
+        with django_db_blocker.unblock(), connected_through_pgbouncer():
+            yield
+    else:
+        yield
 
 
 @pytest.hookimpl(wrapper=True)
