@@ -59,6 +59,10 @@ ABORT_CODES = LOCK_TIMEOUT_CODES | {
 LOST_CONNECTION_ERRORS = (OperationalError, InterfaceError, InternalError)
 
 
+class LostBeforeCommit(OperationalError):
+    """The connection was lost before COMMIT was sent, so nothing is stored."""
+
+
 def in_transaction(using: str) -> bool:
     """Return whether a caller's transaction is open on this database alias.
 
@@ -101,12 +105,21 @@ def durable_statement(using: str) -> Iterator[Bounds]:
 def joining_transaction(using: str) -> Iterator[Bounds | None]:
     """A transaction of our own with bounded locks, or a part of the caller's.
 
-    Yields the same as ``bounded_locks``.
+    Yields the same as ``bounded_locks``. Raises LostBeforeCommit.
     """
-    is_own = transaction.get_autocommit(using)
+    is_own, uncommitted = transaction.get_autocommit(using), None
     idle = _idle_timeout(using) if is_own and _is_mariadb(using) else nullcontext()
-    with idle, bounded_locks(using) as bounds, transaction.atomic(using=using):
-        yield bounds
+    try:
+        with idle, bounded_locks(using) as bounds, transaction.atomic(using=using):
+            uncommitted = connections[using].connection
+            yield bounds
+            uncommitted = None
+    except LOST_CONNECTION_ERRORS as error:
+        # Django drops a connection whose rollback fails.
+        is_kept = uncommitted in (None, connections[using].connection)
+        if is_own and not is_kept:
+            raise LostBeforeCommit(type(error).__name__) from error
+        raise
 
 
 @contextmanager
@@ -270,7 +283,8 @@ def retry_on_lost_connection(write: Callable[[], T], using: str) -> T:
 
 def is_definite_abort(error: Exception) -> bool:
     """Return whether the database surely undid the transaction, as in a deadlock."""
-    return not ABORT_CODES.isdisjoint(_codes(error))
+    is_lost = isinstance(error, LostBeforeCommit)
+    return is_lost or not ABORT_CODES.isdisjoint(_codes(error))
 
 
 def is_lock_timeout(error: Exception) -> bool:

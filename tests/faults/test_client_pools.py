@@ -9,11 +9,16 @@ import pytest
 from support import brokers
 from support import wire as w
 
-POOLS = {
+SETUPS = {
     "threads": "",
     "gevent": "from gevent import monkey; monkey.patch_all()",
     "eventlet": "import eventlet; eventlet.monkey_patch()",
 }
+POOLS = [
+    "threads",
+    pytest.param("gevent", marks=pytest.mark.extra_server),
+    pytest.param("eventlet", marks=pytest.mark.extra_server),
+]
 SCRIPT = """
 import json, sys, threading, time
 from django.conf import settings
@@ -57,7 +62,7 @@ REQUESTS = {
 
 def outcomes_in(pool, url):
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{POOLS[pool]}\n{SCRIPT}", url],
+        [sys.executable, "-W", "ignore", "-c", f"{SETUPS[pool]}\n{SCRIPT}", url],
         env=brokers.environment(),
         capture_output=True,
         text=True,

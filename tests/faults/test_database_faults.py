@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 
 import pytest
@@ -98,18 +98,60 @@ def short_patience(monkeypatch):
     monkeypatch.setattr(transactions, "WRITE_RETRY_BUDGET", timedelta(seconds=0.5))
 
 
+@pytest.fixture
+def kill_after(at_once):
+    """Kill all connections after the next statement that contains a word."""
+
+    def wrapper(execute, sql, *arguments):
+        result = execute(sql, *arguments)
+        if words and words[0] in sql:
+            words.clear()
+            at_once(lambda _: kill_all_connections(), [None])
+        return result
+
+    words = []
+    with connection.execute_wrapper(wrapper):
+        yield words.append
+        words.clear()
+
+
+@pytest.mark.usefixtures("database_server")
+@pytest.mark.parametrize("word", ["startlock", "providergate"])
+def test_start_survives_a_connection_lost_before_its_commit(
+    api, wire, kill_after, word
+):
+    kill_after(word)
+    assert post_json(api, START_URL, BODY).status_code == 202
+    assert PhoneVerification.objects.get().status == "queued"
+
+
+@pytest.mark.usefixtures("database_server")
+def test_connection_lost_at_the_commit_is_no_definite_abort(kill_after):
+    tries = []
+
+    def work():
+        tries.append(kill_after("startlock"))
+        with transactions.durable_transaction("default"):
+            StartLock.objects.update(cleared_at=None)
+
+    with pytest.raises(transactions.LOST_CONNECTION_ERRORS) as caught:
+        transactions.retry_on_abort(work, "default")
+    connection.close()
+    assert (len(tries), transactions.is_definite_abort(caught.value)) == (1, False)
+
+
 @pytest.mark.usefixtures("database_server")
 def test_row_is_sent_after_its_claim_failed(make, wire, at_once):
     wire.will(SENT)
     row = make("queued")
     at_once(lambda _: kill_all_connections(), [None])
-    with pytest.raises((OperationalError, InterfaceError)):
+    # PostgreSQL's claim is tried again by itself.
+    with suppress(OperationalError, InterfaceError):
         delivery.deliver(row.pk)
     connection.close()
-    assert (outcome(row), row.send_attempts) == ("queued", 0)
     for pk in dispatched_by_sweep():
         delivery.deliver(pk)
-    assert (outcome(row), len(wire.requests)) == ("sent", 1)
+    assert (outcome(row), row.send_attempts, len(wire.requests)) == ("sent", 1, 1)
 
 
 @pytest.mark.usefixtures("database_server")

@@ -75,7 +75,9 @@ faults = pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name
 
 
 def on_servers(*names):
-    return pytest.mark.parametrize("server", names, indirect=True)
+    extra = {"sentinel": pytest.mark.extra_server}
+    params = [pytest.param(name, marks=extra.get(name, ())) for name in names]
+    return pytest.mark.parametrize("server", params, indirect=True)
 
 
 BY_ADDRESS = ["redis", "redis over TLS", "sentinel", "amqp"]
@@ -265,6 +267,7 @@ print(published, time.monotonic() - began)
 """
 
 
+@pytest.mark.extra_server
 @on_servers(*BY_ADDRESS)
 def test_publish_from_a_greenlet_returns_in_time(server, own_settings, tmp_path):
     pytest.importorskip("gevent", reason="pip install gevent to run this")
@@ -435,6 +438,7 @@ def test_fork_opens_its_own_connection(own_settings, tmp_path):
     )
 
 
+@pytest.mark.extra_server
 @on_servers("amqp")
 @pytest.mark.parametrize(("seconds", "delay"), [(0.2, 1), (1, 1), (1.001, 2)])
 def test_countdown_to_a_quorum_queue_is_rounded_up(server, seconds, delay, caplog):

@@ -236,7 +236,9 @@ def test_worker_finishes_its_post_on_sigterm(
 
 
 @pytest.mark.parametrize(
-    ("server", "pool"), [*POOLS, ("redis", "gevent")], indirect=["server"]
+    ("server", "pool"),
+    [*POOLS, pytest.param("redis", "gevent", marks=pytest.mark.extra_server)],
+    indirect=["server"],
 )
 def test_stuck_receivers_stop_no_worker(
     make, idenfy_sandbox, publisher, start_worker, pool
