@@ -29,6 +29,7 @@ from .exceptions import (
     RateLimited,
 )
 from .models import PhoneVerification, primary_alias
+from .phone import is_readable
 from .statuses import KEY_REFUSED, Failure, Status
 from .transactions import (
     durable_statement,
@@ -136,6 +137,8 @@ def _send(row: PhoneVerification) -> timedelta | None:
     try:
         if row.claimed_at is None or timezone.now() > row.claimed_at + SEND_LEASE / 2:
             raise OutcomeUnknown("the worker was frozen before it connected")
+        if not is_readable(row.phone_number):
+            raise NumberRefused("the stored number cannot be read")
         request_id = IdenfyClient().send_sms(row.phone_number.as_e164)
     except (NeverSent, RateLimited) as error:
         return _send_again(row, error)

@@ -118,6 +118,11 @@ def written(value: PhoneNumber | str) -> str:
     return value
 
 
+def is_readable(value: PhoneNumber | str) -> bool:
+    """Whether a stored text is a number to libphonenumber, supported or not."""
+    return isinstance(value, PhoneNumber) and value.country_code is not None
+
+
 def mask(text: str) -> str:
     """Show only the calling code and the last two digits: "+370******67".
 

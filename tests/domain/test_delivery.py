@@ -46,6 +46,19 @@ def test_queued_row_is_sent_once(make, wire):
     assert [request.body for request in wire.requests] == [{"phone_number": NUMBER}]
 
 
+@pytest.mark.parametrize("text", ["unknown", "+99912345678", "+370" + "1" * 20, ""])
+def test_stored_text_that_is_no_number_is_not_sent(make, wire, caplog, failures, text):
+    row = make("queued")
+    with connection.cursor() as cursor:
+        table = PhoneVerification._meta.db_table
+        cursor.execute(f"UPDATE {table} SET phone_number = %s", [text])
+    delivery.deliver(row.pk)
+    assert (outcome(row), wire.requests) == ("number_refused", [])
+    assert failures == [(row.pk, "number_refused")]
+    assert logged_levels(caplog) == ["WARNING"]
+    assert "cannot be read" in caplog.text
+
+
 def test_message_for_a_deleted_row_logs_one_warning(wire, make, caplog):
     row = make("queued")
     row_id = row.pk
