@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
@@ -241,6 +241,26 @@ def _look_up(host: str, port: int, lookup: Future[list[Any]]) -> None:
         del _lookups.get()[host, port]
 
 
+def _in_time(connect: Callable[[], Any], seconds: float) -> Any:
+    """Connect in a thread: the handshake with a SOCKS proxy has no deadline in all."""
+    connection: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            connection.set_result(connect())
+        except Exception as error:
+            connection.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return connection.result(seconds)
+    except TimeoutError:
+        connection.add_done_callback(
+            lambda late: late.exception() or late.result().close()
+        )
+        raise
+
+
 class _Response(http.client.HTTPResponse):
     def _read_status(self) -> tuple[str, int, str]:
         """Skip interim answers, such as 103; http.client skips only 100."""
@@ -308,7 +328,7 @@ class _Connection(HTTPConnection):
 
     def _connect(self, request: _Request) -> Any:
         if hasattr(self, "_socks_options"):
-            return super()._new_conn()
+            return _in_time(super()._new_conn, request.seconds_left())
         options = self.socket_options
         addresses = _addresses(self._dns_host, self.port, request.seconds_left())
         for number, address in enumerate(addresses, start=1):
