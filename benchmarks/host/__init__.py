@@ -1,0 +1,2 @@
+# What a worker prints when it takes messages.
+READY = "The worker is ready."

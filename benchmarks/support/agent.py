@@ -1,0 +1,70 @@
+"""A process of the site that runs one call after another, each timed.
+
+Reads lines of JSON, ``[NAME, ARGUMENTS]``, and prints the seconds of each call.
+"""
+
+import json
+import sys
+import time
+import uuid
+from contextlib import suppress
+from io import StringIO
+from typing import Any
+
+import django
+
+django.setup()
+
+from celery import current_app  # noqa: E402
+from django.core.management import call_command  # noqa: E402
+
+from benchmarks.host import celery  # noqa: E402
+from django_idenfy_phone import tasks  # noqa: E402
+
+celery.app.set_current()
+
+
+def migrate() -> None:
+    call_command("migrate", run_syncdb=True, verbosity=0)
+
+
+def publish(task: str, keys: list[Any]) -> None:
+    """One message for each key, for the worker."""
+    with current_app.connection_for_write() as connection:
+        for key in keys:
+            current_app.send_task(task, [key], connection=connection)
+
+
+def sweep() -> None:
+    tasks.sweep()
+
+
+def status() -> None:
+    # It exits with 1 where a person is needed.
+    with suppress(SystemExit):
+        call_command("idenfy_phone_status", stdout=StringIO())
+
+
+def notify() -> None:
+    assert tasks.notify_worker(uuid.uuid4()), "the broker is down or slow"
+
+
+def delay() -> None:
+    tasks.send_code.delay(str(uuid.uuid4()))
+
+
+CALLS = {
+    each.__name__: each for each in (migrate, publish, sweep, status, notify, delay)
+}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        began = time.perf_counter()
+        CALLS[name](*arguments)
+        print(time.perf_counter() - began, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""The requests of the load: each with a number, block, user and network of its own."""
+
+from .database import CALLERS
+from .load import Post
+
+
+def caller(i: int) -> dict[str, str]:
+    return {
+        "X-User": str(i % CALLERS + 1),
+        "X-Forwarded-For": f"11.{i // 65536 % 256}.{i // 256 % 256}.{i % 256}",
+    }
+
+
+def starts(count: int, path: str = "/phone/start/", **headers: str) -> list[Post]:
+    """At most 20,000, since a block of numbers may have 20."""
+    return [
+        (
+            path,
+            caller(i) | headers,
+            {"phone_number": f"+3706{i % 1000:03}{i // 1000:04}"},
+        )
+        for i in range(count)
+    ]
