@@ -1,3 +1,5 @@
+from typing import Any, ClassVar
+
 from django.db import models
 
 
@@ -8,3 +10,5 @@ class FloorRow(models.Model):
     status = models.CharField(max_length=8, default="queued")
     request_id = models.CharField(max_length=64, null=True)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects: ClassVar[models.Manager[Any]] = models.Manager()

@@ -1,7 +1,6 @@
-import requests
 from celery import shared_task
-from django.conf import settings
 
+from . import idenfy
 from .models import FloorRow
 
 
@@ -15,11 +14,6 @@ def send(pk: int) -> None:
     """One SELECT, two UPDATEs, one ``requests.post``."""
     row = FloorRow.objects.get(pk=pk)
     FloorRow.objects.filter(pk=pk, status="queued").update(status="sending")
-    answer = requests.post(
-        f"{settings.IDENFY_PHONE_API_URL}/fraud/send-sms",
-        json={"phone_number": row.phone_number},
-        auth=(settings.IDENFY_PHONE_API_KEY, settings.IDENFY_PHONE_API_SECRET),
-        timeout=12,
-    )
-    request_id = answer.json()["request_id"]
-    FloorRow.objects.filter(pk=pk).update(status="sent", request_id=request_id)
+    answer = idenfy.ask("/fraud/send-sms", {"phone_number": row.phone_number})
+    sent = {"status": "sent", "request_id": answer["request_id"]}
+    FloorRow.objects.filter(pk=pk).update(**sent)

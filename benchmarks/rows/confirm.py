@@ -5,7 +5,7 @@ from statistics import median
 
 from ..support.bench import Bench, Load
 from ..support.database import SENT, Database
-from ..support.figures import Figure, smaller_is_better
+from ..support.figures import Figure, by_time
 from ..support.load import Post
 from ..support.provider import RIGHT_CODE
 from .start import CLIENTS, compare
@@ -42,7 +42,7 @@ def measure(bench: Bench) -> Iterator[Figure]:
         latency = {
             way: median(median(each.latencies) for each in alone[way]) for way in webs
         }
-        yield smaller_is_better(
+        yield by_time(
             f"confirm, {name}: time alone", latency["measured"], latency["floor"]
         )
         yield from compare(f"confirm, {name}", many)

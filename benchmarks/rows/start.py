@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from ..support.bench import Bench, Load
-from ..support.figures import Figure, milliseconds
+from ..support.figures import Figure, by_cost, by_rate
 from ..support.requests import starts
 
 PATHS = {"measured": "/phone/start/", "floor": "/floor/start/"}
@@ -29,13 +29,5 @@ def compare(name: str, loads: dict[str, list[Load]]) -> Iterator[Figure]:
     """CPU a request and requests a second; a ratio of 1 is as good as the floor."""
     cpu = {way: median(each.cpu_each for each in loads[way]) for way in loads}
     rate = {way: median(each.rate for each in loads[way]) for way in loads}
-    yield Figure(
-        f"{name}: CPU a request",
-        *(milliseconds(cpu[way]) for way in ("measured", "floor")),
-        cpu["floor"] / cpu["measured"],
-    )
-    yield Figure(
-        f"{name}: requests a second",
-        *(f"{rate[way]:.0f}/s" for way in ("measured", "floor")),
-        rate["measured"] / rate["floor"],
-    )
+    yield by_cost(f"{name}: CPU a request", cpu["measured"], cpu["floor"])
+    yield by_rate(f"{name}: requests a second", rate["measured"], rate["floor"])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..support.bench import Bench
 from ..support.database import QUEUED, Database
-from ..support.figures import Figure, milliseconds
+from ..support.figures import Figure, by_cost, by_rate
 
 THREADS = 32
 SEND_CODE = "django_idenfy_phone.send_code"
@@ -25,22 +25,22 @@ def measure(bench: Bench) -> Iterator[Figure]:
     database = bench.database()
     count = bench.pick(960, 320)
     at_300_ms = [run(bench, database, SEND_CODE, count, 0.3) for _ in bench.rounds]
-    rate, ideal = median(each.rate for each in at_300_ms), THREADS / 0.3
-    yield Figure("worker at 0.3 s", f"{rate:.1f}/s", f"{ideal:.1f}/s", rate / ideal)
+    rate = median(each.rate for each in at_300_ms)
+    yield by_rate("worker at 0.3 s", rate, THREADS / 0.3)
     sends: dict[str, list[Sends]] = {SEND_CODE: [], SEND_FLOOR: []}
     for _ in bench.rounds:
         for task, each in sends.items():
             each.append(run(bench, database, task, count, 0))
     ours, floor = sends.values()
     rates = [median(each.rate for each in runs) for runs in (ours, floor)]
+    yield by_rate("worker at 0 s: sends a second", *rates)
     cpus = [median(each.cpu_each for each in runs) for runs in (ours, floor)]
-    texts = [f"{each:.0f}/s" for each in rates]
-    yield Figure("worker at 0 s: sends a second", *texts, rates[0] / rates[1])
-    texts = [milliseconds(each) for each in cpus]
-    yield Figure("worker at 0 s: CPU a send", *texts, cpus[1] / cpus[0])
+    yield by_cost("worker at 0 s: CPU a send", *cpus)
 
 
-def queue(bench: Bench, database: Database, task: str, count: int) -> None:
+def queue(
+    bench: Bench, database: Database, task: str, count: int, copies: int = 1
+) -> None:
     """Rows and their messages, before a worker takes any."""
     bench.redis.empty()
     database.empty()
@@ -48,7 +48,7 @@ def queue(bench: Bench, database: Database, task: str, count: int) -> None:
     if task == SEND_CODE:
         keys = database.fill(count, QUEUED, since="interval '1 second'")
     with bench.rows_of_their_own():
-        bench.agent(database).call("publish", task, keys)
+        bench.agent(database).call("publish", task, keys * copies)
 
 
 def run(bench: Bench, database: Database, task: str, count: int, delay: float) -> Sends:

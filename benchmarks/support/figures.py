@@ -24,10 +24,19 @@ def milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:.2f} ms"
 
 
-def smaller_is_better(name: str, measured: float, floor: float) -> Figure:
-    """Of times: the ratio is measured / floor."""
-    texts = milliseconds(measured), milliseconds(floor)
-    return Figure(name, *texts, measured / floor)
+def by_time(name: str, measured: float, floor: float) -> Figure:
+    """Of seconds: the ratio is measured / floor, and less is better."""
+    return Figure(name, milliseconds(measured), milliseconds(floor), measured / floor)
+
+
+def by_cost(name: str, measured: float, floor: float) -> Figure:
+    """Of seconds: the ratio is floor / measured, and 1 is as good as the floor."""
+    return Figure(name, milliseconds(measured), milliseconds(floor), floor / measured)
+
+
+def by_rate(name: str, measured: float, floor: float) -> Figure:
+    """Of events a second: the ratio is measured / floor, and more is better."""
+    return Figure(name, f"{measured:.1f}/s", f"{floor:.1f}/s", measured / floor)
 
 
 HEAD = ("figure", "measured", "against", "ratio", "bar", "aim")

@@ -7,17 +7,22 @@ from .load import Post
 def caller(i: int) -> dict[str, str]:
     return {
         "X-User": str(i % CALLERS + 1),
-        "X-Forwarded-For": f"11.{i // 65536 % 256}.{i // 256 % 256}.{i % 256}",
+        "X-Forwarded-For": f"11.0.{i // 256}.{i % 256}",
     }
 
 
-def starts(count: int, path: str = "/phone/start/", **headers: str) -> list[Post]:
-    """At most 20,000, since a block of numbers may have 20."""
+def starts(
+    count: int,
+    path: str = "/phone/start/",
+    first: int = 0,
+    headers: dict[str, str] | None = None,
+) -> list[Post]:
+    """Those from ``first`` on, of 20,000: a block of numbers may have 20 an hour."""
     return [
         (
             path,
             caller(i) | headers,
             {"phone_number": f"+3706{i % 1000:03}{i // 1000:04}"},
         )
-        for i in range(count)
+        for i in range(first, first + count)
     ]
