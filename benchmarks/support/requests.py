@@ -21,7 +21,7 @@ def starts(
     return [
         (
             path,
-            caller(i) | headers,
+            caller(i) | (headers or {}),
             {"phone_number": f"+3706{i % 1000:03}{i // 1000:04}"},
         )
         for i in range(first, first + count)
