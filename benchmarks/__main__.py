@@ -26,6 +26,7 @@ from .support.bench import Bench
 from .support.figures import Figure, Target, as_table
 from .targets import ROWS, TARGETS
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 RESULTS = Path(__file__).with_name("RESULTS.rst")
 
 
@@ -58,10 +59,17 @@ def measure(bench: Bench, names: list[str]) -> tuple[list[Figure], bool]:
     return figures, is_complete
 
 
+def stop(number: int, frame: object) -> None:
+    """Leave all ``with`` blocks, once: tox and the terminal both send a Ctrl-C."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main() -> None:
     chosen = options()
-    # Ends as by Ctrl-C: nothing is left running.
-    signal.signal(signal.SIGTERM, lambda *args: sys.exit(143))
+    for number in SIGNALS:
+        signal.signal(number, stop)
     # For connections alone: the site runs in processes of its own.
     settings.configure(USE_TZ=True)
     django.setup()

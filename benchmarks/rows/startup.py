@@ -54,6 +54,7 @@ def start(bench: Bench, apps: list[str], imports: list[str]) -> tuple[float, lis
         env=environment,
         stdout=subprocess.PIPE,
         check=True,
+        start_new_session=True,
     )
     seconds, modules = json.loads(run.stdout)
     return seconds, modules

@@ -107,6 +107,7 @@ class Web(Server):
             text=True,
             cwd=ROOT,
             check=True,
+            start_new_session=True,
         )
         seen = json.loads(run.stdout)
         if others := set(seen["statuses"]) - {status}:
@@ -169,11 +170,11 @@ class Bench:
     def created(self, template: str) -> Iterator[Database]:
         self.count += 1
         name = f"{self.prefix}_{self.count}"
-        self.server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
+            self.server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
             yield Database(urlsplit(self.url)._replace(path=f"/{name}").geturl())
         finally:
-            self.server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            self.server.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def database(self) -> Database:
         """A migrated database with users and no verifications."""

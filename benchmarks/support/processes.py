@@ -94,7 +94,11 @@ class Server(Process):
     ) -> None:
         super().__init__(command, environment, log)
         self.port = port
-        self.wait_for(self.is_open)
+        try:
+            self.wait_for(self.is_open)
+        except BaseException:
+            self.stop()
+            raise
 
     def is_open(self) -> bool:
         with suppress(OSError), socket.create_connection((LOOPBACK, self.port), 1):
