@@ -49,7 +49,8 @@ def measure(bench: Bench, names: list[str]) -> tuple[list[Figure], bool]:
     for name in names:
         print(f"{name} …", flush=True)
         try:
-            with bench.rows_of_their_own():
+            bench.redis.empty()
+            with bench.scope():
                 for figure in ROWS[name](bench):
                     figures.append(figure)
                     print("   ", *line(figure), sep="  ", flush=True)

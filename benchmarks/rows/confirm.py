@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from statistics import median
 
-from ..support.bench import Bench, Load
+from ..support.bench import Bench
 from ..support.database import SENT, Database
 from ..support.figures import Figure, by_time
 from ..support.load import Post
 from ..support.provider import RIGHT_CODE
+from ..support.site import Load
 from .start import CLIENTS, compare
 
 CODES = {"right code": RIGHT_CODE, "wrong code": "0000"}
@@ -26,23 +27,23 @@ def requests(database: Database, count: int, code: str) -> dict[str, list[Post]]
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
-    bench.provider.ask("/reset", {"delay": 0})
+    bench.provider.reset(0)
     database = bench.database()
     webs = {way: bench.web(database) for way in ("measured", "floor")}
+
+    def load(count: int, code: str, clients: int) -> dict[str, Load]:
+        posts = requests(database, count, code)
+        return {way: web.load(posts[way], 200, clients) for way, web in webs.items()}
+
     for name, code in CODES.items():
-        alone: dict[str, list[Load]] = {way: [] for way in webs}
-        many: dict[str, list[Load]] = {way: [] for way in webs}
-        for way, posts in requests(database, 20, code).items():
-            webs[way].load(posts, 200, CLIENTS)
+        load(20, code, CLIENTS)
+        alone, many = [], []
         for _ in bench.rounds:
-            for way, posts in requests(database, bench.pick(200, 60), code).items():
-                alone[way].append(webs[way].load(posts, 200, clients=1))
-            for way, posts in requests(database, bench.pick(800, 100), code).items():
-                many[way].append(webs[way].load(posts, 200, CLIENTS))
-        latency = {
-            way: median(median(each.latencies) for each in alone[way]) for way in webs
-        }
-        yield by_time(
-            f"confirm, {name}: time alone", latency["measured"], latency["floor"]
-        )
+            alone.append(load(bench.pick(200, 60), code, clients=1))
+            many.append(load(bench.pick(800, 100), code, CLIENTS))
+        times = [
+            median(median(each[way].latencies) for each in alone)
+            for way in ("measured", "floor")
+        ]
+        yield by_time(f"confirm, {name}: time alone", *times)
         yield from compare(f"confirm, {name}", many)

@@ -39,14 +39,13 @@ def measure_outage(bench: Bench) -> Iterator[Figure]:
     """One sweep, after which every queued row has its message."""
     rows, seconds = bench.pick(10_000, 1_000), []
     for _ in bench.rounds:
-        with bench.rows_of_their_own():
+        with bench.scope():
             database = bench.database()
             database.fill(rows, QUEUED, since="interval '30 seconds'")
             bench.redis.empty()
             took = bench.agent(database).call("sweep")
             # A sweep stops when its time is over: as if it had gone on.
             seconds.append(took * rows / bench.redis.waiting())
-    bench.redis.empty()
     allowed = NOTIFY_SECONDS * rows / 10_000
     name = "10,000 rows after an outage"
     yield Figure(

@@ -24,16 +24,15 @@ def measure(bench: Bench) -> Iterator[Figure]:
 
 def run(bench: Bench, count: int) -> list[float]:
     """When each send reached iDenfy, in seconds."""
-    bench.provider.ask("/reset", {"delay": 0})
-    with bench.rows_of_their_own():
+    bench.provider.reset(0)
+    with bench.scope():
         database = bench.database()
         queue(bench, database, SEND_CODE, count, copies=2)
         with bench.worker(
             database, *POOL, IDENFY_PHONE_SEND_RATE=f"{RATE}/s"
         ) as worker:
             bench.wait_for_sends(count, worker, 10 + 3 * count / RATE)
-    sends: list[float] = bench.provider.ask("/sends")
-    return sends
+    return bench.provider.sends()
 
 
 def steady_rate(sends: list[float]) -> float:

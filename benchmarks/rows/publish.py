@@ -13,5 +13,4 @@ def measure(bench: Bench) -> Iterator[Figure]:
     for _ in range(bench.pick(2000, 200)):
         for name, each in times.items():
             each.append(agent.call(name))
-    bench.redis.empty()
     yield by_time("publish", median(times["notify"]), median(times["delay"]))

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from statistics import median
 
-from ..support.bench import Bench, Load
+from ..support.bench import Bench
 from ..support.figures import Figure, by_cost, by_rate
 from ..support.requests import starts
+from ..support.site import Load
 
 PATHS = {"measured": "/phone/start/", "floor": "/floor/start/"}
 CLIENTS = 8
@@ -14,20 +15,22 @@ CLIENTS = 8
 def measure(bench: Bench) -> Iterator[Figure]:
     count, database = bench.pick(1000, 100), bench.database()
     webs = {way: bench.web(database) for way in PATHS}
-    loads: dict[str, list[Load]] = {way: [] for way in PATHS}
-    for way, web in webs.items():
-        web.load(starts(20, PATHS[way]), 202, CLIENTS)
-    for _ in bench.rounds:
-        for way, web in webs.items():
-            database.empty()
-            loads[way].append(web.load(starts(count, PATHS[way]), 202, CLIENTS))
-    bench.redis.empty()
-    yield from compare("start", loads)
+
+    def load(count: int) -> dict[str, Load]:
+        database.empty()
+        return {
+            way: web.load(starts(count, PATHS[way]), 202, CLIENTS)
+            for way, web in webs.items()
+        }
+
+    load(20)
+    yield from compare("start", [load(count) for _ in bench.rounds])
 
 
-def compare(name: str, loads: dict[str, list[Load]]) -> Iterator[Figure]:
+def compare(name: str, rounds: list[dict[str, Load]]) -> Iterator[Figure]:
     """CPU a request and requests a second; a ratio of 1 is as good as the floor."""
-    cpu = {way: median(each.cpu_each for each in loads[way]) for way in loads}
-    rate = {way: median(each.rate for each in loads[way]) for way in loads}
-    yield by_cost(f"{name}: CPU a request", cpu["measured"], cpu["floor"])
-    yield by_rate(f"{name}: requests a second", rate["measured"], rate["floor"])
+    ways = ("measured", "floor")
+    cpu = [median(each[way].cpu_each for each in rounds) for way in ways]
+    yield by_cost(f"{name}: CPU a request", *cpu)
+    rate = [median(each[way].rate for each in rounds) for way in ways]
+    yield by_rate(f"{name}: requests a second", *rate)

@@ -6,11 +6,12 @@ One client, so that each start is timed alone.
 from collections.abc import Iterator
 from statistics import median
 
-from ..support.bench import Bench, Web
+from ..support.bench import Bench
 from ..support.database import CALLERS, COLUMNS, FULL_SPAN, NOW, VERIFICATIONS, Database
 from ..support.figures import Figure, by_time
 from ..support.load import Post
 from ..support.requests import starts
+from ..support.site import Web
 
 HOUR = "interval '1 hour'"
 RECENT = "interval '59 minutes'"
@@ -59,7 +60,6 @@ def measure_filled(
     for i, _ in enumerate([None, *bench.rounds]):
         for way, web in webs.items():
             times[way].append(time_alone(web, starts(count, first=i * count)))
-    bench.redis.empty()
     # The first round only warmed up.
     full, empty = (median(times[way][1:]) for way in ("full", "empty"))
     yield by_time(name, full, empty)
@@ -76,7 +76,6 @@ def measure_busy(bench: Bench) -> Iterator[Figure]:
         for way, headers in CALLERS_OF.items():
             forget_starts(database)
             times[way].append(time_alone(web, starts(count, headers=headers)))
-    bench.redis.empty()
     empty = median(times["empty"])
     for way in ("network", "user"):
         yield by_time(f"start, busy {way}", median(times[way]), empty)

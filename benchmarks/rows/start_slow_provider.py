@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from statistics import median, quantiles
 
-from ..support.bench import Bench, Load, Web
+from ..support.bench import Bench
 from ..support.database import Database
 from ..support.figures import Figure, by_time
 from ..support.requests import starts
+from ..support.site import Load, Web
 from .worker import POOL
 
 DELAYS = (0, 0.3, 30)
@@ -23,7 +24,6 @@ def measure(bench: Bench) -> Iterator[Figure]:
     for _ in bench.rounds:
         for delay in DELAYS:
             loads[delay].append(beside_worker(bench, database, web, delay))
-    bench.redis.empty()
     for name, of in (("median", median), ("99 %", percentile_99)):
         times = {
             delay: median(of(each.latencies) for each in loads[delay])
@@ -41,6 +41,6 @@ def percentile_99(values: list[float]) -> float:
 def beside_worker(bench: Bench, database: Database, web: Web, delay: float) -> Load:
     bench.redis.empty()
     database.empty()
-    bench.provider.ask("/reset", {"delay": delay})
+    bench.provider.reset(delay)
     with bench.worker(database, *POOL):
         return web.load(starts(bench.pick(150, 40)), 202, CLIENTS, RATE)

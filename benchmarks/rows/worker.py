@@ -47,18 +47,18 @@ def queue(
     keys: list[Any] = database.fill_floor(count)
     if task == SEND_CODE:
         keys = database.fill(count, QUEUED, since="interval '1 second'")
-    with bench.rows_of_their_own():
+    with bench.scope():
         bench.agent(database).call("publish", task, keys * copies)
 
 
 def run(bench: Bench, database: Database, task: str, count: int, delay: float) -> Sends:
-    bench.provider.ask("/reset", {"delay": delay})
+    bench.provider.reset(delay)
     queue(bench, database, task, count)
     first, last = count // 5, count - count // 10
     with bench.worker(database, *POOL) as worker:
         bench.wait_for_sends(first, worker, 60)
-        began, cpu_before = len(bench.provider.ask("/sends")), worker.cpu_seconds()
+        began, cpu_before = len(bench.provider.sends()), worker.cpu_seconds()
         bench.wait_for_sends(last, worker, 120)
-        cpu, sends = worker.cpu_seconds() - cpu_before, bench.provider.ask("/sends")
+        cpu, sends = worker.cpu_seconds() - cpu_before, bench.provider.sends()
     seconds = sends[last - 1] - sends[first - 1]
     return Sends((last - first) / seconds, cpu / (len(sends) - began))

@@ -2,118 +2,20 @@
 
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 from urllib.parse import urlsplit
 
 from ..host import READY
 from .database import Database
-from .load import Post
-from .processes import (
-    LOOPBACK,
-    NotMeasured,
-    Process,
-    Redis,
-    Server,
-    free_port,
-    module,
-    wait_until,
-)
+from .processes import ROOT, Process, Provider, Redis, module, wait_until
+from .site import Agent, Web
 
-ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_URL = "postgres://postgres@127.0.0.1:5432/postgres"
 T = TypeVar("T")
-
-
-class Load(NamedTuple):
-    """What the clients of one load saw, and the web process's CPU time for it."""
-
-    seconds: float
-    latencies: list[float]
-    cpu_seconds: float
-
-    @property
-    def rate(self) -> float:
-        return len(self.latencies) / self.seconds
-
-    @property
-    def cpu_each(self) -> float:
-        """CPU seconds a request."""
-        return self.cpu_seconds / len(self.latencies)
-
-
-class Agent:
-    """A process of the site that is told what to run: see ``agent``."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        with log.open("wb") as file:
-            self.process = subprocess.Popen(
-                module("benchmarks.support.agent"),
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                text=True,
-                start_new_session=True,
-            )
-        self.log = log
-
-    def call(self, name: str, *arguments: object) -> float:
-        """The seconds that the call took."""
-        assert self.process.stdin
-        assert self.process.stdout
-        print(json.dumps([name, arguments]), file=self.process.stdin, flush=True)
-        if not (answer := self.process.stdout.readline()):
-            raise NotMeasured(self.log.read_text(errors="replace")[-2000:])
-        return float(answer)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
-class Web(Server):
-    """One gunicorn process with 4 threads."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        port = free_port()
-        options = ["--workers=1", "--threads=4", "--keep-alive=75", "--log-level=error"]
-        command = module("gunicorn", f"--bind={LOOPBACK}:{port}", *options)
-        super().__init__(port, [*command, "benchmarks.host.wsgi"], environment, log)
-
-    def load(
-        self,
-        requests: list[Post],
-        status: int,
-        clients: int,
-        rate: float | None = None,
-    ) -> Load:
-        """Post all. Raises NotMeasured for an answer with another status."""
-        cpu_before = self.ask("/cpu/")
-        work = {
-            "port": self.port,
-            "clients": clients,
-            "rate": rate,
-            "requests": requests,
-        }
-        run = subprocess.run(
-            module("benchmarks.support.load"),
-            input=json.dumps(work),
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-            check=True,
-            start_new_session=True,
-        )
-        seen = json.loads(run.stdout)
-        if others := set(seen["statuses"]) - {status}:
-            raise NotMeasured(f"answers with status {sorted(others)}, not {status}")
-        cpu = self.ask("/cpu/") - cpu_before
-        return Load(seen["seconds"], seen["latencies"], cpu)
 
 
 class Bench:
@@ -132,14 +34,10 @@ class Bench:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self.redis = Redis(self.next_log("redis"))
             stack.callback(self.redis.stop)
-            port = free_port()
-            command = module("benchmarks.support.provider", str(port))
-            environment = os.environ | {"PYTHONPATH": str(ROOT)}
-            log = self.next_log("provider")
-            self.provider = Server(port, command, environment, log)
+            self.provider = Provider(self.next_log("provider"))
             stack.callback(self.provider.stop)
-            self.template = stack.enter_context(self.created("template1"))
-            with self.rows_of_their_own():
+            self.template = stack.enter_context(self.created("template0"))
+            with self.scope():
                 self.agent(self.template).call("migrate")
             self.template.add_users()
             self.template.connection.close()
@@ -150,8 +48,8 @@ class Bench:
         self.stack.close()
 
     @contextmanager
-    def rows_of_their_own(self) -> Iterator[None]:
-        """Ends the processes and drops the databases that are made within."""
+    def scope(self) -> Iterator[None]:
+        """Ends the processes and drops the databases that are made in the block."""
         outer, self.stack = self.stack, ExitStack()
         try:
             with self.stack:
@@ -187,7 +85,7 @@ class Bench:
             "DJANGO_SETTINGS_MODULE": "benchmarks.host.settings",
             "DATABASE_URL": database.url,
             "CELERY_BROKER_URL": self.redis.url,
-            "PROVIDER_URL": f"http://{LOOPBACK}:{self.provider.port}",
+            "PROVIDER_URL": self.provider.url,
             "HOST_SETTINGS": json.dumps(settings),
         }
 
@@ -226,6 +124,6 @@ class Bench:
 
         def is_done() -> bool:
             worker.check_running()
-            return len(self.provider.ask("/sends")) >= count
+            return len(self.provider.sends()) >= count
 
         wait_until(is_done, seconds)

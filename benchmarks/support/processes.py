@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 READY_SECONDS = 60
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -139,3 +140,22 @@ class Redis(Server):
             ["redis-server", "--version"], capture_output=True, text=True, check=True
         )
         return run.stdout.partition("v=")[2].split()[0]
+
+
+class Provider(Server):
+    """iDenfy's stand-in: see ``provider``."""
+
+    def __init__(self, log: Path) -> None:
+        port = free_port()
+        command = module("benchmarks.support.provider", str(port))
+        super().__init__(port, command, os.environ | {"PYTHONPATH": str(ROOT)}, log)
+        self.url = f"http://{LOOPBACK}:{port}"
+
+    def reset(self, delay: float) -> None:
+        """From now on answer after so many seconds, and forget the sends."""
+        self.ask("/reset", {"delay": delay})
+
+    def sends(self) -> list[float]:
+        """When each send came, in seconds of a clock that only grows."""
+        times: list[float] = self.ask("/sends")
+        return times
