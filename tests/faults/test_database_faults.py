@@ -28,6 +28,7 @@ from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
+from support.databases import KILL_OTHERS, kill_all_connections
 from support.steps import START_URL, dispatched_by_sweep, outcome, post_json, start
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -37,16 +38,6 @@ REFUSED = w.answer(401)
 TRUE = w.answer(200, {"is_verified": True})
 FALSE = w.answer(200, {"is_verified": False})
 BODY = {"phone_number": NUMBER}
-KILL_OTHERS = {
-    "postgresql": """
-        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()
-    """,
-    "mysql": """
-        SELECT CONCAT('KILL ', id) FROM information_schema.processlist
-        WHERE db = DATABASE() AND id <> CONNECTION_ID()
-    """,
-}
 
 
 @pytest.fixture
@@ -54,16 +45,6 @@ def database_server():
     """The test needs a server that can lose its connections, which SQLite is not."""
     if connection.vendor not in KILL_OTHERS:
         pytest.skip("set DATABASE_URL to a PostgreSQL or MariaDB server to run this")
-
-
-def kill_all_connections():
-    """Do what a restart of the database does to its clients."""
-    with connection.cursor() as cursor:
-        cursor.execute(KILL_OTHERS[connection.vendor])
-        if connection.vendor == "mysql":
-            for (statement,) in cursor.fetchall():
-                cursor.execute(statement)
-    connection.close()
 
 
 def without_connection(answer):

@@ -1,0 +1,36 @@
+"""Lose the connections of the test database, as its restart does."""
+
+import threading
+
+from django.db import connection
+
+KILL_OTHERS = {
+    "postgresql": """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """,
+    "mysql": """
+        SELECT CONCAT('KILL ', id) FROM information_schema.processlist
+        WHERE db = DATABASE() AND id <> CONNECTION_ID()
+    """,
+}
+
+
+def kill_all_connections():
+    """Do what a restart of the database does to its clients."""
+    with connection.cursor() as cursor:
+        cursor.execute(KILL_OTHERS[connection.vendor])
+        if connection.vendor == "mysql":
+            for (statement,) in cursor.fetchall():
+                cursor.execute(statement)
+    connection.close()
+
+
+def lose_connection():
+    """The next statement of this thread fails, on SQLite too."""
+    if connection.vendor == "sqlite":
+        connection.connection.close()
+    else:
+        thread = threading.Thread(target=kill_all_connections)
+        thread.start()
+        thread.join()
