@@ -16,6 +16,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from .alarms import alarm
+from .edge import hide, hide_values
 from .models import PhoneVerification, primary_alias
 from .processes import PerProcess
 from .signals import phone_verified, send_failed
@@ -52,7 +53,8 @@ def verified(row: PhoneVerification) -> None:
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
             text = "Verification %s: receivers of phone_verified have failed for %s."
             alarm(logger.critical, text, row.reference, RECEIVER_GRACE)
-    except Exception:
+    except Exception as error:
+        hide(error)
         logger.exception("Verification %s could not be announced.", row.reference)
 
 
@@ -60,7 +62,8 @@ def verified_again(pk: uuid.UUID) -> None:
     """T12: send ``phone_verified`` for a row that is due. Never raises."""
     try:
         row = PhoneVerification.objects.take_announcement(pk)
-    except Exception:
+    except Exception as error:
+        hide(error)
         reference = PhoneVerification(pk=pk).reference
         logger.exception("Verification %s could not be announced.", reference)
         return
@@ -75,7 +78,8 @@ def failed(pks: Iterable[uuid.UUID]) -> None:
             send_failed.send_robust(
                 PhoneVerification, verification=row, failure=row.failure
             )
-    except Exception:
+    except Exception as error:
+        hide(error)
         logger.exception("send_failed could not be sent.")
 
 
@@ -134,6 +138,7 @@ class _Threads:
             return
         thread.join(max(0, give_up_at - time.monotonic()))
 
+    @hide_values
     def _work(self, calls: Sequence[Call], give_up_at: float) -> None:
         with ExitStack() as stack:
             stack.callback(self._free.release)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from . import announce, gate, phone
 from .alarms import alarm
@@ -39,7 +38,6 @@ RETRY_SOON = timedelta(seconds=2)
 DEFAULT_CHECK_PAUSE = timedelta(seconds=5)
 
 
-@sensitive_variables("code", "digits")
 def validate_code(code: object) -> str:
     """The code in ASCII. Raises InvalidCode unless it is a text of four digits.
 
@@ -53,7 +51,6 @@ def validate_code(code: object) -> str:
     return digits
 
 
-@sensitive_variables("code")
 def check(row: PhoneVerification, code: str, user_id: Any) -> bool:
     """Spend one check of a row to have iDenfy judge a code; announce a proof.
 
@@ -80,7 +77,6 @@ def _record(row: PhoneVerification, write: Callable[[PhoneVerification], bool]) 
     return has_changed
 
 
-@sensitive_variables("code")
 def _ask_idenfy(row: PhoneVerification, code: str) -> bool:
     assert row.request_id is not None
     give_back_connection(primary_alias())

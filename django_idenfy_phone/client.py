@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import requests
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from . import transport
 from .conf import conf
+from .edge import hide_values
 from .exceptions import (
     MAX_RETRY_AFTER,
     MIN_RETRY_AFTER,
@@ -96,7 +96,7 @@ class Answer(NamedTuple):
 class IdenfyClient:
     """One method for each endpoint. Settings are read at each call."""
 
-    @sensitive_variables()
+    @hide_values
     def send_sms(self, phone_number: str) -> str:
         """Send a code to an E.164 number. Returns the request_id.
 
@@ -120,7 +120,7 @@ class IdenfyClient:
             return request_id
         raise _error(answer, SEND_ERRORS)
 
-    @sensitive_variables()
+    @hide_values
     def verify_sms(self, request_id: str, code: str) -> bool:
         """Have a 4-digit code judged. False also for a code "already validated".
 
@@ -149,7 +149,6 @@ def _error(
     return error(reason, identifier=identifier)
 
 
-@sensitive_variables()
 def _post(session: requests.Session, path: str, payload: dict[str, str]) -> Answer:
     if not conf.has_credentials:
         raise KeyRefused("API key or secret not set")

@@ -12,12 +12,12 @@ from typing import TypeVar
 
 from django.db import IntegrityError, OperationalError
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from . import announce, gate
 from .alarms import alarm
 from .client import IdenfyClient
 from .conf import conf
+from .edge import hide_values
 from .exceptions import (
     AccountRefused,
     IdenfyError,
@@ -54,6 +54,7 @@ AFTER_LOCK_TIMEOUT = timedelta(seconds=2)
 RECEIVER_SECONDS = 2
 
 
+@hide_values
 def deliver(pk: uuid.UUID) -> timedelta | None:
     """Send one queued row. Safe to call any number of times, at once or again.
 
@@ -131,7 +132,6 @@ def _announce_failed(pks: list[uuid.UUID]) -> None:
     announce.in_background(calls, time.monotonic() + RECEIVER_SECONDS)
 
 
-@sensitive_variables("request_id")
 def _send(row: PhoneVerification) -> timedelta | None:
     give_back_connection(primary_alias())
     try:
@@ -207,7 +207,6 @@ def _failure_for(error: IdenfyError) -> Failure:
             return Failure.UNKNOWN
 
 
-@sensitive_variables("request_id")
 def _record_sent(row: PhoneVerification, request_id: str) -> None:
     """T2, or T5 for the request_id of another row, which proves nothing here."""
 

@@ -3,9 +3,9 @@
 from typing import Any
 
 from django import forms
-from django.views.decorators.debug import sensitive_variables
 
 from . import services
+from .edge import hide_values
 from .exceptions import NotVerified, UnknownUser
 from .models import PhoneVerification
 
@@ -26,7 +26,7 @@ class VerifiedPhoneField(forms.Field):
         self.purpose = purpose
         self.user = user
 
-    @sensitive_variables("value")
+    @hide_values
     def clean(self, value: Any) -> PhoneVerification | None:
         value = super().clean(value)
         if value in self.empty_values:

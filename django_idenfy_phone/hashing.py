@@ -2,10 +2,8 @@
 
 from django.conf import settings
 from django.utils.crypto import salted_hmac
-from django.views.decorators.debug import sensitive_variables
 
 
-@sensitive_variables()
 def keyed_hashes(salt: str, value: str) -> list[str]:
     """64 hexadecimal digits under SECRET_KEY, then under each of SECRET_KEY_FALLBACKS.
 

@@ -4,7 +4,6 @@ import re
 from datetime import timedelta
 
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from .exceptions import IdempotencyKeyReused, InvalidIdempotencyKey
 from .hashing import keyed_hashes
@@ -15,7 +14,6 @@ WINDOW = timedelta(days=1)
 SALT = "django_idenfy_phone.idempotency_key"
 
 
-@sensitive_variables("key")
 def hash_key(start: StartRequest) -> list[str]:
     """Keyed hashes of user, purpose and key; none without a key or without a login.
 
@@ -30,7 +28,6 @@ def hash_key(start: StartRequest) -> list[str]:
     return keyed_hashes(SALT, f"{start.user_id}\n{start.purpose}\n{key}")
 
 
-@sensitive_variables("key_hashes")
 def find(start: StartRequest, key_hashes: list[str]) -> PhoneVerification | None:
     """The row that this key started within WINDOW, None where there is none.
 
@@ -46,7 +43,6 @@ def find(start: StartRequest, key_hashes: list[str]) -> PhoneVerification | None
     return row
 
 
-@sensitive_variables("key_hashes")
 def release(key_hashes: list[str]) -> None:
     """Free a key that was used before WINDOW, so that another row can take it."""
     rows = PhoneVerification.objects.filter(idempotency_key__in=key_hashes)

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from . import announce
 from .conf import conf
+from .edge import hide_values
 from .exceptions import InsideTransaction
 from .models import PhoneVerification, primary_alias
 from .transactions import in_transaction
@@ -20,6 +21,7 @@ SWEEP_BUDGET = timedelta(seconds=20)
 MIN_BATCH = 200
 
 
+@hide_values
 def sweep(
     dispatch: Callable[[uuid.UUID], bool],
     budget: timedelta = SWEEP_BUDGET,

@@ -10,11 +10,11 @@ from django.core.exceptions import ValidationError
 from django.core.signing import BadSignature, Signer
 from django.db import IntegrityError, transaction
 from django.utils import timezone
-from django.views.decorators.debug import sensitive_variables
 
 from . import announce, checking, gate, idempotency, limits, phone, resend
 from .checking import RETRY_SOON
 from .conf import conf
+from .edge import hide_values
 from .exceptions import (
     AlreadyRedeemed,
     CheckInProgress,
@@ -44,7 +44,7 @@ DUE_BACKDATE = timedelta(minutes=10)
 REDEEM_SALT = "django_idenfy_phone.redeem_token"
 
 
-@sensitive_variables("phone_number", "idempotency_key")
+@hide_values
 def start_verification(
     phone_number: str,
     *,
@@ -72,7 +72,6 @@ def start_verification(
     return row
 
 
-@sensitive_variables("key_hashes")
 def start_or_repeat(
     start: StartRequest, guard: Callable[[], object] | None = None
 ) -> tuple[PhoneVerification, bool]:
@@ -81,11 +80,21 @@ def start_or_repeat(
     ``guard`` is called before any lock or transaction, and raises to refuse the start.
     It is not called for a repetition: the solution of a captcha is good only once.
     """
-    key_hashes = idempotency.hash_key(start)
     if guard is not None:
-        if repeated := idempotency.find(start, key_hashes):
+        if repeated := _find_repeated(start):
             return repeated, False
         guard()
+    return _settle_and_store(start)
+
+
+@hide_values
+def _find_repeated(start: StartRequest) -> PhoneVerification | None:
+    return idempotency.find(start, idempotency.hash_key(start))
+
+
+@hide_values
+def _settle_and_store(start: StartRequest) -> tuple[PhoneVerification, bool]:
+    key_hashes = idempotency.hash_key(start)
     if not conf.has_credentials:
         raise ProviderUnavailable
     if not transaction.get_connection(primary_alias()).in_atomic_block:
@@ -109,7 +118,6 @@ def _store_or_settle(store: Callable[[], T], start: StartRequest) -> T:
     return retry_on_abort(store, using)
 
 
-@sensitive_variables("key_hashes", "row")
 def _store(
     start: StartRequest, key_hashes: list[str]
 ) -> tuple[PhoneVerification, bool]:
@@ -155,6 +163,7 @@ def _require_send_capacity(provider_gate: ProviderGate) -> None:
         raise ProviderUnavailable(retry_after=wait)
 
 
+@hide_values
 def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerification:
     """The caller's row as it is now. Raises VerificationNotFound.
 
@@ -179,6 +188,7 @@ def _read(pk: uuid.UUID, user_id: Any) -> resend.Seen:
     return seen
 
 
+@hide_values
 def resend_at(verification: PhoneVerification, *, user: Any = None) -> datetime:
     """When this caller may start again for the verification's number.
 
@@ -200,7 +210,7 @@ def _resend_at(seen: resend.Seen, user_id: Any) -> datetime:
     return resend.resend_at(seen, user_id, cleared_at)
 
 
-@sensitive_variables("code")
+@hide_values
 def confirm_verification(
     verification_id: uuid.UUID, code: str, *, user: Any = None
 ) -> PhoneVerification:
@@ -243,7 +253,7 @@ def _why_no_check(row: PhoneVerification, pause: timedelta) -> VerificationError
     return CheckInProgress(retry_after=RETRY_SOON)
 
 
-@sensitive_variables()
+@hide_values
 def redeem_token(verification: PhoneVerification) -> str:
     """What ``get_proof`` takes for an anonymous verification: 80 ASCII characters.
 
@@ -253,7 +263,7 @@ def redeem_token(verification: PhoneVerification) -> str:
     return Signer(salt=REDEEM_SALT).sign(str(verification.pk))
 
 
-@sensitive_variables()
+@hide_values
 def get_proof(
     token_or_id: object, *, user: Any, purpose: str = ""
 ) -> PhoneVerification:
@@ -276,6 +286,7 @@ def get_proof(
         raise NotVerified from None
 
 
+@hide_values
 def redeem_verification(
     verification: PhoneVerification, *, user: Any, purpose: str = ""
 ) -> PhoneVerification:
@@ -297,7 +308,7 @@ def redeem_verification(
     raise NotVerified
 
 
-@sensitive_variables("phone_number")
+@hide_values
 def clear_number(phone_number: str) -> None:
     """Reset the limits of a number: its earlier sends no longer count.
 

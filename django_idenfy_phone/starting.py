@@ -7,9 +7,9 @@ from typing import Any, Self
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models.fields import AutoFieldMixin, IntegerField
-from django.views.decorators.debug import sensitive_variables
 
 from . import phone
+from .edge import hide_values
 from .exceptions import UnknownUser
 
 
@@ -70,7 +70,7 @@ class StartRequest:
     idempotency_key: str | None
 
     @classmethod
-    @sensitive_variables("phone_number", "number", "idempotency_key")
+    @hide_values
     def build(
         cls,
         phone_number: str,

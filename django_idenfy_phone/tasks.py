@@ -13,11 +13,13 @@ from django.core.checks import CheckMessage, Warning, register
 
 from . import delivery, maintenance
 from .broker import BrokerPublisher
+from .edge import hide_values
 
 logger = logging.getLogger(__name__)
 
 
 @shared_task(name="django_idenfy_phone.send_code", ignore_result=True)
+@hide_values
 def send_code(*args: Any, **kwargs: Any) -> None:
     """Send the row of this id. Safe to run any number of times.
 
@@ -34,6 +36,7 @@ def send_code(*args: Any, **kwargs: Any) -> None:
 
 
 @shared_task(name="django_idenfy_phone.sweep", ignore_result=True)
+@hide_values
 def sweep() -> None:
     """Every 30 s: notify workers of waiting rows, settle late rows, announce again."""
     is_eager = send_code.app.conf.task_always_eager

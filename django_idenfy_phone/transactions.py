@@ -283,18 +283,25 @@ def retry_on_lost_connection(write: Callable[[], T], using: str) -> T:
 
 def is_definite_abort(error: Exception) -> bool:
     """Return whether the database surely undid the transaction, as in a deadlock."""
-    is_lost = isinstance(error, LostBeforeCommit)
-    return is_lost or not ABORT_CODES.isdisjoint(_codes(error))
+    return isinstance(error, LostBeforeCommit) or code_of(error) in ABORT_CODES
 
 
 def is_lock_timeout(error: Exception) -> bool:
     """Return whether a statement waited too long for a lock; a definite abort too."""
-    return not LOCK_TIMEOUT_CODES.isdisjoint(_codes(error))
+    return code_of(error) in LOCK_TIMEOUT_CODES
 
 
-def _codes(error: Exception) -> set[object]:
-    """Whatever identifies a database error: SQLSTATE, number, or SQLite's name."""
-    cause = error.__cause__
+def code_of(error: BaseException) -> object:
+    """What identifies a database error: SQLSTATE, number, or SQLite's name.
+
+    Where it has none, the text of the error, or "".
+    """
+    first = error.args[0] if error.args else ""
+    if isinstance(first, int):
+        # MariaDB and MySQL: some clients add a sqlstate, which says less.
+        return first
     # psycopg calls it sqlstate, psycopg2 calls it pgcode.
-    names = ("sqlstate", "pgcode", "sqlite_errorname")
-    return {getattr(cause, name, None) for name in names} | set(error.args[:1])
+    for name in ("sqlstate", "pgcode", "sqlite_errorname"):
+        if code := getattr(error.__cause__ or error, name, None):
+            return code
+    return first

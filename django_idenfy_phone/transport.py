@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import requests
-from django.views.decorators.debug import sensitive_variables
 from requests.adapters import HTTPAdapter
 from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
@@ -51,7 +50,6 @@ class Reply(NamedTuple):
     body: bytes
 
 
-@sensitive_variables()
 def post(
     session: requests.Session,
     url: str,

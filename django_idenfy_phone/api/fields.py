@@ -1,10 +1,10 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from django.views.decorators.debug import sensitive_variables
 from rest_framework import serializers
 
 from .. import checking, phone, services
+from ..edge import hide_values
 from ..exceptions import InvalidCode, NotVerified, NumberNotSupported, UnknownUser
 from ..models import PhoneVerification
 
@@ -54,7 +54,7 @@ class VerifiedPhoneField(serializers.Field[PhoneVerification, Any, Any, Any]):
         super().__init__(**{**kwargs, "write_only": True})
         self.purpose = purpose
 
-    @sensitive_variables("data")
+    @hide_values
     def to_internal_value(self, data: Any) -> PhoneVerification:
         request = self.context.get("request")
         user = request.user if request else None

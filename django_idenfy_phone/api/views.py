@@ -1,15 +1,16 @@
 import re
 import uuid
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from typing import Any
 
 from django.db import InternalError, OperationalError, connections
+from django.http import HttpRequest, HttpResponseBase
 from django.urls import NoReverseMatch, Resolver404, resolve, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.encoding import escape_uri_path
 from django.utils.http import escape_leading_slashes
-from django.views.decorators.debug import sensitive_variables
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -17,6 +18,7 @@ from rest_framework.views import APIView
 from .. import services
 from ..checking import RETRY_SOON
 from ..conf import conf
+from ..edge import hide_values
 from ..exceptions import ProviderUnavailable, VerificationError, VerificationNotFound
 from ..network import client_network
 from ..starting import StartRequest
@@ -40,6 +42,16 @@ class VerificationView(APIView):
         # unlimited guesses. On every database, since a router may name any.
         view._non_atomic_requests = set(connections)
         return view
+
+    def dispatch(
+        self, request: HttpRequest, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except BaseException:
+            # Error trackers send the body too, which holds a number or a code.
+            self.request._full_data = {}  # type: ignore[attr-defined]
+            raise
 
     def handle_exception(self, exc: Exception) -> Response:
         # InsideTransaction has no status: a mistake of the developer stays a 500.
@@ -72,19 +84,16 @@ class StartView(VerificationView):
 
     purpose = ""
 
-    @sensitive_variables("serializer", "data")
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        serializer = StartSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
         start = StartRequest.build(
-            serializer.validated_data["phone_number"],
+            _validated(StartSerializer, request, "phone_number"),
             user=request.user,
             network=client_network(request),
             purpose=self.purpose,
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
         row, is_new = services.start_or_repeat(
-            start, guard=lambda: run_guard(request, start.phone_number)
+            start, guard=partial(run_guard, request, start)
         )
         url = _detail_url(request, row.pk)
         headers = {"Location": url} if url else None
@@ -94,11 +103,18 @@ class StartView(VerificationView):
         return Response(data, 202 if is_new else 200, headers=headers)
 
 
-@sensitive_variables("phone_number")
-def run_guard(request: Request, phone_number: str) -> None:
+def run_guard(request: Request, start: StartRequest) -> None:
     """Call the host's START_GUARD, which raises to refuse a start."""
     if conf.START_GUARD:
-        conf.START_GUARD(request, phone_number)
+        conf.START_GUARD(request, start.phone_number)
+
+
+@hide_values
+def _validated(serializer_class: Any, request: Request, name: str) -> Any:
+    """One field of the body. Trackers show a serializer with all of its data."""
+    serializer = serializer_class(data=request.data)
+    serializer.is_valid(raise_exception=True)
+    return serializer.validated_data[name]
 
 
 class StatusView(VerificationView):
@@ -114,15 +130,13 @@ class StatusView(VerificationView):
 class ConfirmView(VerificationView):
     """POST {"code"}: 200 and the verification, ``is_verified`` true or false."""
 
-    @sensitive_variables("serializer", "code")
     def post(
         self, request: Request, verification_id: object, *args: Any, **kwargs: Any
     ) -> Response:
         pk = _parse_id(verification_id)
-        serializer = ConfirmSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
-        code = serializer.validated_data["code"]
-        row = services.confirm_verification(pk, code, user=request.user)
+        row = services.confirm_verification(
+            pk, _validated(ConfirmSerializer, request, "code"), user=request.user
+        )
         return Response(VerificationSerializer(row, context={"request": request}).data)
 
 

@@ -208,7 +208,7 @@ def test_error_report_of_redeeming_holds_no_token(make, broken_database):
             check(token)
         frames = ExceptionReporter(None, *caught._excinfo).get_traceback_frames()
         ours = [each for each in frames if "django_idenfy_phone" in each["filename"]]
-        assert len(ours) == 2
+        assert not ours
         assert token not in str(ours)
 
 

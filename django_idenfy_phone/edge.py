@@ -1,0 +1,100 @@
+"""Errors leave our code without the values of the calls that they came through.
+
+An error tracker stores the variables of each frame of a traceback, and the same of the
+error's causes: the API secret in the frames of requests, each parameter of a statement
+in those of Django, numbers and codes in our own. The text of a database error may hold
+values too, such as those of a row that breaks a constraint. ``raise … from None`` and
+``sensitive_variables`` hide such values from Django's own error reports only.
+
+So each public verb, each task and each thread of receivers stands behind
+``hide_values``. The views add that trackers do not get the body of a request, and call
+the host's START_GUARD outside of it: what that raises is the host's.
+"""
+
+import logging
+import re
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from celery.exceptions import SoftTimeLimitExceeded
+from django.db import Error, connections
+
+from .exceptions import IdenfyError, VerificationError
+from .transactions import code_of
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NOTE = "Its frames and causes were removed, since they hold personal data or secrets."
+# SQLSTATE, the number of a MariaDB or MySQL error, or SQLite's name.
+CODE = "[0-9A-Z]{4,5}|SQLITE_[A-Z_]+"
+
+
+def hide_values(function: Callable[P, T]) -> Callable[P, T]:
+    """Apply ``hide`` to what the function raises, and log what comes from outside."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            ids = [getattr(each, "pk", each) for each in args]
+            reference = next((str(i)[:8] for i in ids if isinstance(i, uuid.UUID)), "")
+            # They are variables of this frame.
+            del args, kwargs, ids
+            if text := hide(error):
+                logger.warning("%s %s: %s", function.__qualname__, reference, text)
+            raise
+
+    return call
+
+
+def hide(error: BaseException) -> str:
+    """Take the values from the frames of an error, in place.
+
+    Errors of our own, of the database and of HTTP, and time limits, lose these frames
+    and their causes; a database error also its text, but for its code. Any other one,
+    such as that of a host's user object, keeps its frames, without their variables.
+    Returns what to log of an error from outside: type and code, at its first time.
+    """
+    is_of_database = isinstance(error, (Error, *_driver_errors()))
+    is_outside = is_of_database or _is_of_network_or_time(error)
+    if is_of_database:
+        code = code_of(error)
+        error.args = (code,) if re.fullmatch(CODE, str(code)) else ()
+    if is_outside or isinstance(error, VerificationError | IdenfyError):
+        error.__cause__ = error.__context__ = error.__traceback__ = None
+    else:
+        _clear_frames(error)
+    if not is_outside or NOTE in getattr(error, "__notes__", ()):
+        return ""
+    error.add_note(NOTE)
+    shown = error.args if is_of_database else ()
+    return " ".join([type(error).__name__, *map(str, shown)])
+
+
+def _driver_errors() -> Iterator[type[Exception]]:
+    """Django does not wrap all of them, such as those of closing a cursor."""
+    opened: Any = connections.all(initialized_only=True)
+    # The empty "default" of a host that routes everything has no driver.
+    return (each.Database.Error for each in opened if hasattr(each, "Database"))
+
+
+def _is_of_network_or_time(error: BaseException) -> bool:
+    # requests raises OSError. Time limits other than Celery's, such as that of
+    # gunicorn, which is SystemExit, are no Exception.
+    is_exception = isinstance(error, Exception)
+    return not is_exception or isinstance(error, OSError | SoftTimeLimitExceeded)
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    seen = set()
+    # Causes may go round in a circle.
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
