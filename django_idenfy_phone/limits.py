@@ -244,7 +244,7 @@ def _exact_refusals(
 
 def _site_refusals(now: datetime) -> Iterator[Refusal]:
     for limit in conf.SEND_LIMITS["site"]:
-        if created_at := site.counter().nth_newest(limit, now):
+        if created_at := site.nth_newest(limit, now):
             yield _refusal("site", limit, created_at)
 
 
@@ -259,13 +259,13 @@ def _refusal(kind: str, limit: Limit, created_at: datetime) -> Refusal:
 def count_site() -> None:
     """Count the site's starts anew where it is time: before a transaction begins."""
     if conf.SEND_LIMITS["site"]:
-        site.counter().recount(timezone.now())
+        site.recount()
 
 
 def count_start(row: PhoneVerification) -> None:
     """Count a start that was just committed, in the site's limit of this process."""
     if conf.SEND_LIMITS["site"]:
-        site.counter().add(row.created_at)
+        site.add(row.created_at)
 
 
 def is_near(start: StartRequest, counts: Mapping[Rows, int]) -> bool:

@@ -135,9 +135,14 @@ def _store(
         row = _new_row(start, key_hashes)
         row.resend_at = resend.of_first_start(start, row, counts)
         row.save(using=using, force_insert=True)
-        transaction.on_commit(partial(limits.count_start, row), using=using)
-        transaction.on_commit(partial(notify_worker, row.pk), using=using)
+        transaction.on_commit(partial(_go_on, row), using=using)
     return row, True
+
+
+def _go_on(row: PhoneVerification) -> None:
+    """What follows the commit of a new row."""
+    limits.count_start(row)
+    notify_worker(row.pk)
 
 
 def _new_row(start: StartRequest, key_hashes: list[str]) -> PhoneVerification:

@@ -10,9 +10,11 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import connections
 from django.db.models import Count, Q
 from django.db.models.expressions import RawSQL
+from django.utils import timezone
 
 from .conf import Limit, conf
 from .models import PhoneVerification, primary_alias
@@ -49,10 +51,7 @@ class SiteCounter:
         self._own.append(created_at)
 
     def nth_newest(self, limit: Limit, now: datetime) -> datetime | None:
-        """When the row was created at which the limit is reached; None where it is not.
-
-        That is the n-th newest row of the window, for a limit of n.
-        """
+        """As the function of this name, by the counts that are kept."""
         self.recount(now)
         own = sorted(each for each in self._own if each > self._counted_at)
         missing = limit.sends - len(own)
@@ -124,11 +123,35 @@ def _count_slices(since: int, now: datetime) -> dict[int, int]:
 _counter = PerProcess(SiteCounter)
 
 
-def counter() -> SiteCounter:
-    """The counter of this process; a new one inside TestCase, whose rows vanish."""
+def recount() -> None:
+    """Count the open slices of this process, where it is time."""
+    if _keeps_counts():
+        _counter.get().recount(timezone.now())
+
+
+def add(created_at: datetime) -> None:
+    """Count a start of this process, which was just committed."""
+    if _keeps_counts():
+        _counter.get().add(created_at)
+
+
+def nth_newest(limit: Limit, now: datetime) -> datetime | None:
+    """When the n-th newest row of the window was created, for a limit of n.
+
+    None where there are fewer: the limit is not reached.
+    """
+    if _keeps_counts():
+        return _counter.get().nth_newest(limit, now)
+    rows = _rows(now).filter(created_at__gt=now - limit.window)
+    times = rows.order_by("-created_at").values_list("created_at", flat=True)
+    return times[limit.sends - 1 : limit.sends].first()
+
+
+def _keeps_counts() -> bool:
+    """Not inside TestCase, whose rows vanish, nor where local times are stored."""
     blocks: list[Any] = connections[primary_alias()].atomic_blocks
-    is_in_testcase = blocks and blocks[0]._from_testcase
-    return SiteCounter() if is_in_testcase else _counter.get()
+    is_in_testcase = bool(blocks) and blocks[0]._from_testcase
+    return settings.USE_TZ and not is_in_testcase
 
 
 def forget() -> None:

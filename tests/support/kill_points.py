@@ -19,7 +19,7 @@ def kill_own_group(*args, **kwargs):
 def inside_claim(execute, sql, *args):
     """The row is claimed, but the claim is not committed yet."""
     result = execute(sql, *args)
-    if sql.startswith("UPDATE") and "send_attempts" in sql and "+" in sql:
+    if sql.startswith("UPDATE") and "lease_until" in sql:
         kill_own_group()
     return result
 
