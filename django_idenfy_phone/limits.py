@@ -5,6 +5,7 @@ flush.
 """
 
 import logging
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
@@ -225,21 +226,27 @@ def _may_refuse(start: StartRequest, counts: Mapping[Rows, int]) -> bool:
 
 
 def _exact_refusals(
-    start: StartRequest, cleared_at: Mapping[str, datetime]
+    start: StartRequest,
+    cleared_at: Mapping[str, datetime],
+    own: uuid.UUID | None = None,
 ) -> Iterator[Refusal]:
-    """A limit of n is reached until the n-th newest row of its window has left it."""
+    """A limit of n is reached until the n-th newest row of its window has left it.
+
+    With ``own``, the id of a row, only this row and those of the user count.
+    """
     limits, steps = _exact_limits(start), len(conf.RESEND_COOLDOWN)
+    limits += _own_site_limits(start) if own else []
     asked = [(RECENT, range(1)), (SENDS_OF_DAY, range(steps))]
     asked += [
         (rows_of(kind, limit), range(limit.sends - 1, limit.sends))
         for kind, limit in limits
     ]
     since = _since([rows for rows, _places in asked], cleared_at)
-    newest, sends, *nth_newest = look.newest(primary_alias(), start, asked, since)
+    newest, sends, *nth_newest = look.newest(primary_alias(), start, asked, since, own)
     yield from ((end, CooldownActive) for end in cooldown_ends(newest, sends))
     for (kind, limit), found in zip(limits, nth_newest, strict=True):
         for created_at in found:
-            yield _refusal(kind, limit, created_at)
+            yield _refusal(kind, limit, created_at, is_shown=own is not None)
 
 
 def _site_refusals(now: datetime) -> Iterator[Refusal]:
@@ -248,9 +255,27 @@ def _site_refusals(now: datetime) -> Iterator[Refusal]:
             yield _refusal("site", limit, created_at)
 
 
-def _refusal(kind: str, limit: Limit, created_at: datetime) -> Refusal:
+def ends_of_own_rows(
+    row: PhoneVerification, user_id: Any, cleared_at: datetime | None
+) -> list[datetime]:
+    """When what refuses a user's start for a row's number ends, as own rows tell."""
+    start = StartRequest(
+        phone_number=written(row.phone_number),
+        region=row.region,
+        user_id=user_id,
+        network=row.network,
+        purpose=row.purpose,
+        idempotency_key=None,
+    )
+    cleared = {"number": cleared_at} if cleared_at else {}
+    return [end for end, _error in _exact_refusals(start, cleared, own=row.pk)]
+
+
+def _refusal(
+    kind: str, limit: Limit, created_at: datetime, *, is_shown: bool = False
+) -> Refusal:
     # A person must look: it is an attack, or the host outgrew its limits.
-    if kind in ("block", "site"):
+    if kind in ("block", "site") and not is_shown:
         text = f"The limit of a {kind} is reached: %s in %s."
         alarm(logger.critical, text, *limit)
     return created_at + limit.window, LimitReached
@@ -280,6 +305,12 @@ def _own_site_limits(start: StartRequest) -> list[tuple[str, Limit]]:
     """The site's limits, as those of one user: what a user alone can reach."""
     limits = conf.SEND_LIMITS["site"] if start.user_id is not None else ()
     return [("user", limit) for limit in limits]
+
+
+def fewest_sends() -> int:
+    """The smallest count of all limits but those of a number."""
+    others = {**conf.SEND_LIMITS, "number": ()}.values()
+    return min((each.sends for limits in others for each in limits), default=1)
 
 
 def longest_window() -> timedelta:

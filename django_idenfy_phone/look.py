@@ -6,6 +6,7 @@ By hand, since the ORM would build a dozen statements anew for each start.
 two statements: in one, the counts would come from before the wait for a lock.
 """
 
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -164,7 +165,7 @@ def _glance_sql(using: str, asked: tuple[Rows, ...], keys: int) -> str:
     used = key.format(table, ", ".join(["%s"] * keys)) if keys else "SELECT NULL"
     times = ", ".join(f"gate.{column}" for column in GATE_COLUMNS)
     counts = [
-        f"CROSS JOIN (SELECT {', '.join(map(_count_sql, rows))} FROM {table} "
+        f"CROSS JOIN (SELECT {_count_sql(rows)} FROM {table} "
         f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
         for kind, rows in _by_kind(asked).items()
     ]
@@ -176,8 +177,12 @@ def _glance_sql(using: str, asked: tuple[Rows, ...], keys: int) -> str:
     )
 
 
-def _count_sql(rows: Rows) -> str:
-    return f"COUNT(CASE WHEN created_at > %s AND {CONDITIONS[rows.counts]} THEN 1 END)"
+def _count_sql(asked: Sequence[Rows]) -> str:
+    return ", ".join(
+        f"COUNT(CASE WHEN created_at > %s AND {CONDITIONS[rows.counts]} THEN 1 END) "
+        f"AS count_{number}"
+        for number, rows in enumerate(asked)
+    )
 
 
 @cache
@@ -191,18 +196,23 @@ def newest(
     start: StartRequest,
     asked: Sequence[tuple[Rows, range]],
     since: Mapping[Rows, datetime],
+    own: uuid.UUID | None = None,
 ) -> list[list[datetime]]:
     """When the newest rows of all ``asked`` were created, newest first.
 
-    Each range is of places among them, from 0, the newest.
+    Each range is of places among them, from 0, the newest. With ``own``, the id of a
+    row, only this row and those of the user count.
     """
     values = _values(using, start)
     adapt, read = connections[using].ops.adapt_datetimefield_value, _reader(using)
     parameters: list[Any] = []
     for rows, _places in asked:
         parameters += [values[rows.kind], adapt(since[rows])]
+        if own:
+            parameters += [_row_id(using, own), values["user"]]
     with connections[using].cursor() as cursor:
-        cursor.execute(_newest_sql(using, tuple(asked)), parameters)
+        sql = _newest_sql(using, tuple(asked), is_own=own is not None)
+        cursor.execute(sql, parameters)
         found = [(number, read(moment)) for number, moment in cursor.fetchall()]
     return [
         sorted((moment for number, moment in found if number == part), reverse=True)
@@ -211,11 +221,14 @@ def newest(
 
 
 @cache
-def _newest_sql(using: str, asked: tuple[tuple[Rows, range], ...]) -> str:
+def _newest_sql(
+    using: str, asked: tuple[tuple[Rows, range], ...], *, is_own: bool
+) -> str:
+    own = "AND (id = %s OR user_id = %s)" if is_own else ""
     table = _quote(using, PhoneVerification._meta.db_table)
     return " UNION ALL ".join(
         f"SELECT {part}, created_at FROM (SELECT created_at FROM {table} "
-        f"WHERE {COLUMNS[rows.kind]} = %s AND created_at > %s "
+        f"WHERE {COLUMNS[rows.kind]} = %s AND created_at > %s {own} "
         f"AND {CONDITIONS[rows.counts]} ORDER BY created_at DESC "
         f"LIMIT {len(places)} OFFSET {places.start}) AS part_{part}"
         for part, (rows, places) in enumerate(asked)
@@ -230,6 +243,10 @@ def _values(using: str, start: StartRequest) -> dict[str, Any]:
         "user": user.get_db_prep_value(start.user_id, connections[using]),
         "network": start.network,
     }
+
+
+def _row_id(using: str, pk: uuid.UUID) -> Any:
+    return PhoneVerification._meta.pk.get_db_prep_value(pk, connections[using])
 
 
 def _reader(using: str) -> Callable[[Any], datetime]:

@@ -9,53 +9,59 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from django.db.models import Case, Q, Subquery, Value, When
+from django.db.models import Exists, Q, Subquery, Value
 from django.utils import timezone
 
 from . import limits
 from .conf import conf
-from .look import ALL, COLUMNS, COUNTED_OR_REFUSED, Counts
+from .look import ALL, COUNTED_OR_REFUSED, Counts
 from .models import GATE_ID, PhoneVerification, ProviderGate
 from .starting import StartRequest
 from .transitions import PhoneVerificationQuerySet
 
 Rows = Sequence[PhoneVerification]
 
-# With a row come so many of the user's rows at most. All come where there are more.
-MANY = 50
-
 
 class Seen(NamedTuple):
-    """The caller's ``row``, and all own rows that limits may count, newest first.
+    """The caller's ``row``, and all own rows of its number, newest first.
 
-    ``checks_paused_until`` is as it is stored in the gate.
+    ``checks_paused_until`` is as it is stored in the gate. ``is_frequent`` tells
+    whether the user has so many rows that limits of other kinds may matter.
     """
 
     row: PhoneVerification
     own_rows: Rows
-    checks_paused_until: datetime | None
+    checks_paused_until: datetime | None = None
+    is_frequent: bool = False
 
 
 def read(rows: PhoneVerificationQuerySet, pk: uuid.UUID, user_id: Any) -> Seen | None:
     """One SELECT. Returns None where ``rows``, which the caller may see, lack it."""
     wanted = Q(pk=pk)
+    is_frequent: Exists | Value = Value(False)
     if user_id is not None:
         since = timezone.now() - limits.longest_window()
-        wanted |= Q(user_id=user_id, created_at__gt=since)
+        own = PhoneVerification.objects.filter(user_id=user_id, created_at__gt=since)
+        number = PhoneVerification.objects.filter(pk=pk).values("phone_number")
+        wanted |= Q(
+            user_id=user_id, created_at__gt=since, phone_number=Subquery(number)
+        )
+        # So many with the row itself, which may be a visitor's.
+        fewest = max(2, limits.fewest_sends())
+        is_frequent = Exists(own.exclude(pk=pk)[fewest - 2 : fewest - 1])
     gate = ProviderGate.objects.filter(pk=GATE_ID)
-    found = (
-        rows.filter(wanted)
-        .annotate(checks_paused_until=Subquery(gate.values("checks_paused_until")))
-        .order_by(Case(When(pk=pk, then=Value(0)), default=Value(1)), "-created_at")
+    found = rows.filter(wanted).annotate(
+        checks_paused_until=Subquery(gate.values("checks_paused_until")),
+        is_frequent=is_frequent,
     )
-    own_rows = list(found[: MANY + 1])
-    if len(own_rows) > MANY:
-        own_rows = list(found)
-    if not own_rows or own_rows[0].pk != pk:
-        return None
-    row = own_rows[0]
-    own_rows.sort(key=lambda each: each.created_at, reverse=True)
-    return Seen(row, own_rows, vars(row)["checks_paused_until"])
+    own_rows = sorted(found, key=lambda each: each.created_at, reverse=True)
+    for row in own_rows:
+        if row.pk == pk:
+            facts = vars(row)
+            return Seen(
+                row, own_rows, facts["checks_paused_until"], facts["is_frequent"]
+            )
+    return None
 
 
 def resend_at(seen: Seen, user_id: Any, cleared_at: datetime | None = None) -> datetime:
@@ -63,27 +69,21 @@ def resend_at(seen: Seen, user_id: Any, cleared_at: datetime | None = None) -> d
 
     Those of the number that are older than ``cleared_at`` do not count.
     """
-    row, own_rows, _pause = seen
-    own = {
-        kind: _of_kind(kind, row, own_rows, user_id)
-        for kind in limits.kinds(user_id, row.network)
-    }
-    if cleared_at:
-        own["number"] = [each for each in own["number"] if each.created_at > cleared_at]
-    sends = _times(own["number"], limits.SENDS_OF_DAY.counts)
-    ends = list(limits.cooldown_ends(_times(own["number"], ALL)[:1], sends))
-    for kind, rows in own.items():
+    row = seen.row
+    if seen.is_frequent:
+        ends = limits.ends_of_own_rows(row, user_id, cleared_at)
+        return max(ends, default=row.created_at)
+    of_number = [
+        each for each in seen.own_rows if not cleared_at or each.created_at > cleared_at
+    ]
+    sends = _times(of_number, limits.SENDS_OF_DAY.counts)
+    ends = list(limits.cooldown_ends(_times(of_number, ALL)[:1], sends))
+    for kind in limits.kinds(user_id, row.network):
         for limit in conf.SEND_LIMITS[kind]:
+            rows = of_number if kind == "number" else [row]
             counted = _times(rows, limits.rows_of(kind, limit).counts)
             ends += [each + limit.window for each in counted[limit.sends - 1 :][:1]]
     return max(ends, default=row.created_at)
-
-
-def _of_kind(kind: str, row: PhoneVerification, own_rows: Rows, user_id: Any) -> Rows:
-    if kind == "site":
-        return own_rows
-    value = user_id if kind == "user" else getattr(row, COLUMNS[kind])
-    return [each for each in own_rows if getattr(each, COLUMNS[kind]) == value]
 
 
 def _times(rows: Rows, counts: str) -> list[datetime]:
@@ -101,4 +101,4 @@ def of_first_start(
     """``resend_at`` of a new row; None where earlier rows of its user may matter."""
     if start.user_id is not None and limits.is_near(start, counts.rows):
         return None
-    return resend_at(Seen(row, [row], None), start.user_id)
+    return resend_at(Seen(row, [row]), start.user_id)
