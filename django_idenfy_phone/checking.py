@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from django.utils import timezone
 
@@ -23,7 +23,6 @@ from .exceptions import (
     VerificationError,
 )
 from .models import PhoneVerification, primary_alias
-from .statuses import Status
 from .transactions import (
     LOST_CONNECTION_ERRORS,
     give_back_connection,
@@ -51,7 +50,7 @@ def validate_code(code: object) -> str:
     return digits
 
 
-def check(row: PhoneVerification, code: str, user_id: Any) -> bool:
+def check(row: PhoneVerification, code: str) -> bool:
     """Spend one check of a row to have iDenfy judge a code; announce a proof.
 
     ``row`` is as it was read just now, and is changed as its stored row is. Returns
@@ -59,7 +58,7 @@ def check(row: PhoneVerification, code: str, user_id: Any) -> bool:
     not judge the code, and CheckUnknown where it may have.
     """
     rows = PhoneVerification.objects
-    if row.status != Status.SENT or not rows.begin_check(row, user_id):
+    if not rows.begin_check(row):
         return False
     if not _ask_idenfy(row, code):
         _record(row, rows.mark_wrong)

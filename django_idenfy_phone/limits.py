@@ -173,14 +173,18 @@ def _exact_limits(start: StartRequest) -> list[tuple[str, Limit]]:
 
 
 def rows_of(kind: str, limit: Limit) -> Rows:
-    """What a limit counts.
-
-    Refusals of the account count in short windows of those who caused them, and never
-    for a block or the site, since one account could shut out all others.
-    """
-    counts_refusals = kind in OWN_KINDS and limit.window <= SHORT_WINDOW
-    counts = COUNTED_OR_REFUSED if counts_refusals else COUNTED
+    """What a limit counts."""
+    counts = COUNTED_OR_REFUSED if counts_refusals(kind, limit) else COUNTED
     return Rows(kind, counts, limit.window)
+
+
+def counts_refusals(kind: str, limit: Limit) -> bool:
+    """Whether a limit counts refusals of the account.
+
+    Short windows of those who caused them do, and a block or the site never does, since
+    one account could shut out all others.
+    """
+    return kind in OWN_KINDS and limit.window <= SHORT_WINDOW
 
 
 def _sends_within(seconds: int) -> Rows:
@@ -305,12 +309,6 @@ def _own_site_limits(start: StartRequest) -> list[tuple[str, Limit]]:
     """The site's limits, as those of one user: what a user alone can reach."""
     limits = conf.SEND_LIMITS["site"] if start.user_id is not None else ()
     return [("user", limit) for limit in limits]
-
-
-def fewest_sends() -> int:
-    """The smallest count of all limits but those of a number."""
-    others = {**conf.SEND_LIMITS, "number": ()}.values()
-    return min((each.sends for limits in others for each in limits), default=1)
 
 
 def longest_window() -> timedelta:

@@ -13,8 +13,9 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import DateTimeField, Value
+from django.db.models import BooleanField, DateTimeField, Value
 from django.db.models.constants import OnConflict
+from django.db.models.expressions import RawSQL
 
 from .models import GATE_ID, PhoneVerification, ProviderGate, StartLock
 from .starting import StartRequest
@@ -235,14 +236,39 @@ def _newest_sql(
     )
 
 
+def beside(
+    using: str, pk: uuid.UUID, user_id: Any, since: datetime
+) -> dict[str, RawSQL]:
+    """Annotations of one row: whether the user has others, and the pause of checks."""
+    rows = _quote(using, PhoneVerification._meta.db_table)
+    gate = _quote(using, ProviderGate._meta.db_table)
+    others = (
+        f"EXISTS (SELECT 1 FROM {rows} AS other WHERE other.user_id = %s "
+        "AND other.id <> %s AND other.created_at > %s)"
+    )
+    adapt = connections[using].ops.adapt_datetimefield_value
+    parameters = (_user_id(using, user_id), _row_id(using, pk), adapt(since))
+    pause = f"SELECT checks_paused_until FROM {gate} WHERE id = {GATE_ID}"
+    return {
+        "has_others": RawSQL(others, parameters, BooleanField())
+        if user_id is not None
+        else RawSQL("1 = 0", (), BooleanField()),
+        "checks_paused_until": RawSQL(pause, (), DateTimeField()),
+    }
+
+
 def _values(using: str, start: StartRequest) -> dict[str, Any]:
-    user = PhoneVerification._meta.get_field("user")
     return {
         "number": start.phone_number,
         "block": start.number_block,
-        "user": user.get_db_prep_value(start.user_id, connections[using]),
+        "user": _user_id(using, start.user_id),
         "network": start.network,
     }
+
+
+def _user_id(using: str, user_id: Any) -> Any:
+    user = PhoneVerification._meta.get_field("user")
+    return user.get_db_prep_value(user_id, connections[using])
 
 
 def _row_id(using: str, pk: uuid.UUID) -> Any:

@@ -232,7 +232,7 @@ def confirm_verification(
     user_id = user_id_of(user)
     seen = _read(verification_id, user_id)
     pause = gate.time_to_checks(seen.checks_paused_until, timezone.now())
-    if not pause and checking.check(seen.row, code, user_id):
+    if not pause and checking.check(seen.row, code):
         if seen.row.user_id == user_id:
             seen.row.resend_at = resend.resend_at(seen, user_id)
         return seen.row

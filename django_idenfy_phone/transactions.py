@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from django.db import (
@@ -141,10 +142,15 @@ def bounded_locks(using: str) -> Iterator[Bounds | None]:
             yield bounds
     elif is_own and vendor == "postgresql":
         most = LOCK_TIMEOUT // timedelta(milliseconds=1)
-        each = [BOUND_SETTING.format(name=n, most=most) for n in BOUNDED_SETTINGS]
-        yield RawSQL(" AND ".join(each), (), output_field=BooleanField())
+        yield RawSQL(_setting_bounds(most), (), output_field=BooleanField())
     else:
         yield bounds
+
+
+@cache
+def _setting_bounds(most: int) -> str:
+    each = [BOUND_SETTING.format(name=name, most=most) for name in BOUNDED_SETTINGS]
+    return " AND ".join(each)
 
 
 def bounding(bounds: Bounds | None, moment: datetime) -> Any:

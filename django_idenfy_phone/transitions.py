@@ -307,27 +307,29 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         not_refunded = Q(checks__lt=F("checks_refunded") + conf.MAX_CHECKS)
         return not_refunded & Q(checks__lt=2 * conf.MAX_CHECKS)
 
-    def begin_check(self, row: "PhoneVerification", user_id: Any) -> bool:
+    def begin_check(self, row: "PhoneVerification") -> bool:
         """T7: spend one check before iDenfy is asked, one at a time.
 
-        ``row`` is as it was read just now. Returns False, and spends nothing, where it
-        is not this user's, has changed meanwhile, its code is not awaited or has
-        expired, no checks are left, or a check is in flight. The commit is durable: a
-        crash that forgets it would give a guess back.
+        ``row`` is as its owner read it just now. Returns False, and spends nothing,
+        where it has changed meanwhile, its code is not awaited or has expired, no
+        checks are left, or a check is in flight. The commit is durable: a crash that
+        forgets it would give a guess back.
         """
         now = timezone.now()
-        awaited = self.owned_by(user_id).filter(
-            Q(checking_until=None) | Q(checking_until__lte=now),
-            self._has_checks_left(),
+        if not row.checks_left or (row.checking_until or now) > now:
+            return False
+        as_read = self.filter(
             durable_commit(self.db),
             status=Status.SENT,
             expires_at__gt=now,
+            user=row.user_id,
+            checking_until=row.checking_until,
             checks=row.checks,
             checks_wrong=row.checks_wrong,
             checks_refunded=row.checks_refunded,
         )
         until = now + CHECK_LEASE
-        return awaited._transition_of(row, checks=row.checks + 1, checking_until=until)
+        return as_read._transition_of(row, checks=row.checks + 1, checking_until=until)
 
     def mark_verified(self, row: "PhoneVerification") -> bool:
         """T8. Only after iDenfy answered true for this row's own request_id.

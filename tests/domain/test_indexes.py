@@ -78,7 +78,7 @@ def test_resend_at_reads_only_rows_of_the_caller(many_ended_rows, user, plans):
     plans.clear()
     services.resend_at(row, user=user)
     services.resend_at(row)
-    assert len(plans) == 2
+    assert len(plans) == 3
     for plan in plans:
         assert WHOLE_TABLE[connection.vendor] not in plan
     assert "idenfy_phone_" in plans[0]

@@ -271,7 +271,7 @@ def test_settle_changes_only_the_rows_of_its_queryset(make):
 
 def checking(row, user):
     """The stored row, after a check of it could begin."""
-    assert rows.begin_check(row, user.pk)
+    assert rows.begin_check(row)
     return rows.get(pk=row.pk)
 
 
@@ -287,12 +287,6 @@ def test_unanswered_check_blocks_the_next_for_20_seconds(make, user):
     assert checking(row, user).checks == 2
 
 
-@pytest.mark.parametrize("status", OTHERS["sent"])
-def test_begin_check_takes_only_sent_rows(make, user, status):
-    row = make(status, expires_at=ahead(hours=9))
-    assert not rows.begin_check(row, user.pk)
-
-
 @pytest.mark.parametrize(
     "fields",
     [
@@ -300,11 +294,12 @@ def test_begin_check_takes_only_sent_rows(make, user, status):
         {"checks": 3},
         {"checks": 6, "checks_refunded": 6},
         {"checking_until": ahead(hours=9)},
+        *[{"status": status} for status in OTHERS["sent"]],
     ],
 )
-def test_begin_check_refuses(make, user, fields):
-    row = make("sent", **fields)
-    assert not rows.begin_check(row, user.pk)
+def test_begin_check_refuses(make, fields):
+    row = make(**{"expires_at": ahead(hours=9)} | fields)
+    assert not rows.begin_check(row)
 
 
 def test_refunded_check_can_be_used_again(make, user):
@@ -312,18 +307,29 @@ def test_refunded_check_can_be_used_again(make, user):
     assert checking(row, user).checks == 4
 
 
-@pytest.mark.parametrize("counter", ["checks", "checks_wrong", "checks_refunded"])
-def test_begin_check_needs_the_row_as_it_was_read(make, user, counter):
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"checks": 1},
+        {"checks_wrong": 1},
+        {"checks_refunded": 1},
+        {"checking_until": ago(seconds=1)},
+        {"expires_at": ago(seconds=0)},
+        {"user": None},
+        *[{"status": s, "is_verified": s == "verified"} for s in OTHERS["sent"]],
+    ],
+)
+def test_begin_check_needs_the_row_as_it_was_read(make, fields):
     row = make("sent")
-    rows.filter(pk=row.pk).update(**{counter: 1})
-    assert not rows.begin_check(row, user.pk)
-    assert checking(rows.get(pk=row.pk), user).checking_until
+    rows.filter(pk=row.pk).update(**fields)
+    assert not rows.begin_check(row)
+    assert rows.filter(pk=row.pk, **fields).exists()
 
 
 def test_transition_changes_the_row_as_it_is_stored(make, user):
     row = make("sent")
     for transition in (
-        lambda: rows.begin_check(row, user.pk),
+        lambda: rows.begin_check(row),
         lambda: rows.mark_wrong(row),
     ):
         assert transition()
@@ -338,19 +344,20 @@ def test_begin_check_changes_only_its_row(make, user):
     assert other.checks == 0
 
 
-def test_row_of_another_user_cannot_be_checked(make, django_user_model):
+def test_row_belongs_to_no_other_user_and_no_visitor(make, django_user_model):
     stranger = django_user_model.objects.create_user("rasa")
-    row = make("sent")
-    assert not rows.begin_check(row, stranger.pk)
-    assert not rows.begin_check(row, None)
+    make("sent")
+    assert not rows.owned_by(stranger.pk).exists()
+    assert not rows.owned_by(None).exists()
 
 
 def test_row_of_a_deleted_user_belongs_to_nobody(make, user):
     row = make("sent")
     pk = user.pk
     user.delete()
-    assert not rows.begin_check(row, pk)
-    assert not rows.begin_check(row, None)
+    assert not rows.begin_check(row)
+    assert not rows.owned_by(pk).exists()
+    assert not rows.owned_by(None).exists()
 
 
 def test_anonymous_row_belongs_to_anybody_with_its_id(make, user):
@@ -567,7 +574,7 @@ def test_checks_left(make, status, fields, left):
 def test_begin_check_agrees_with_checks_left(make, user, checks, refunded):
     row = make("sent", checks=checks, checks_refunded=refunded)
     has_checks_left = row.checks_left > 0
-    assert rows.begin_check(row, user.pk) == has_checks_left
+    assert rows.begin_check(row) == has_checks_left
 
 
 @pytest.mark.parametrize(

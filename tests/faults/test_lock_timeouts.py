@@ -101,7 +101,7 @@ CHANGES = {
     "again": ("sending", lambda row: rows.requeue(row, timezone.now())),
     "fail": ("sending", lambda row: rows.fail(row, "unknown", "")),
     "settle": ("late", lambda row: rows.settle()),
-    "check": ("sent", lambda row: rows.begin_check(row, row.user_id)),
+    "check": ("sent", lambda row: rows.begin_check(row)),
     "verified": ("sent", lambda row: rows.mark_verified(row)),
     "wrong": ("checking", lambda row: rows.mark_wrong(row)),
     "abandon": ("checking", lambda row: rows.abandon_check(row)),
