@@ -33,7 +33,8 @@ RESULTS = Path(__file__).with_name("RESULTS.rst")
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--short", action="store_true", help="small tables, no file")
-    parser.add_argument("--only", choices=ROWS, metavar="ROW", help=", ".join(ROWS))
+    rows = ", ".join(ROWS)
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=rows)
     return parser.parse_args()
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     settings.configure(USE_TZ=True)
     django.setup()
     with Bench(chosen.short) as bench:
-        names = [chosen.only] if chosen.only else list(ROWS)
+        names = chosen.only or list(ROWS)
         figures, is_complete = measure(bench, names)
         table = as_table(line(figure) for figure in figures)
         print(f"\n{table}")

@@ -12,6 +12,13 @@ class ExactCharField(CharField):  # type: ignore[type-arg]
     Their default collations ignore case, accents and trailing spaces.
     """
 
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        db_type = super().db_type(connection)
+        if db_type and connection.vendor == "postgresql":
+            # Its long name: to a unique "varchar", Django adds an index for LIKE.
+            return db_type.replace("varchar", "character varying")
+        return db_type
+
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
         parameters: dict[str, Any] = dict(super().db_parameters(connection))
         if connection.vendor == "mysql":

@@ -70,6 +70,8 @@ class PhoneVerification(models.Model):
         null=True,
         blank=True,
         related_name="phone_verifications",
+        # An index of (user, created_at) serves as well.
+        db_index=False,
     )
     is_anonymous = models.BooleanField(_("started without a login"), default=False)
     phone_number = E164Field(_("phone number"), max_length=16)

@@ -73,18 +73,20 @@ class StartRequest:
     @hide_values
     def build(
         cls,
-        phone_number: str,
+        phone_number: str | phone.Number,
         *,
         user: Any,
         network: str,
         purpose: str,
         idempotency_key: str | None,
     ) -> Self:
-        """Build it from a number as a person typed it, and a user object or None.
+        """Build it from a number as typed or parsed, and a user object or None.
 
         Raises NumberNotSupported or UnknownUser.
         """
-        number = phone.parse(phone_number)
+        number = phone_number
+        if not isinstance(number, phone.Number):
+            number = phone.parse(number)
         return cls(
             phone_number=number.e164,
             region=number.region,

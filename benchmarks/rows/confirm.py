@@ -15,15 +15,20 @@ CODES = {"right code": RIGHT_CODE, "wrong code": "0000"}
 
 
 def requests(database: Database, count: int, code: str) -> dict[str, list[Post]]:
-    """Over new rows, for the app and for the floor."""
+    """Over new rows, each of a user of its own, for the app and for the floor."""
     database.empty()
-    ours = database.fill(count, SENT | {"user_id": "1"}, since="interval '9 seconds'")
+    ours = database.fill(count, SENT | {"user_id": "g"}, since="interval '9 seconds'")
     paths = {
         "measured": [f"/phone/{pk}/confirm/" for pk in ours],
         "floor": [f"/floor/{pk}/confirm/" for pk in database.fill_floor(count)],
     }
-    headers, body = {"X-User": "1"}, {"code": code}
-    return {way: [(path, headers, body) for path in paths[way]] for way in paths}
+    return {
+        way: [
+            (path, {"X-User": str(user)}, {"code": code})
+            for user, path in enumerate(paths[way], start=1)
+        ]
+        for way in paths
+    }
 
 
 def measure(bench: Bench) -> Iterator[Figure]:

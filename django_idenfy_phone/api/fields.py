@@ -9,19 +9,19 @@ from ..exceptions import InvalidCode, NotVerified, NumberNotSupported, UnknownUs
 from ..models import PhoneVerification
 
 
-class PhoneNumberField(serializers.Field[str, str, str, Any]):
-    """A number that a code can be sent to, as E.164."""
+class PhoneNumberField(serializers.Field[phone.Number, str, str, Any]):
+    """A number that a code can be sent to."""
 
     default_error_messages = {NumberNotSupported.code: NumberNotSupported.message}
 
-    def to_internal_value(self, data: Any) -> str:
+    def to_internal_value(self, data: Any) -> phone.Number:
         try:
-            return phone.parse(data).e164
+            return phone.parse(data)
         except NumberNotSupported as error:
             self.fail(error.code)
 
-    def to_representation(self, value: str) -> str:
-        return value
+    def to_representation(self, value: Any) -> str:
+        return str(value)
 
 
 class CodeField(serializers.Field[str, str, str, Any]):

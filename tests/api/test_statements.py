@@ -1,0 +1,152 @@
+"""The exact statements of each way, since a remote database makes each of them slow."""
+
+import re
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+
+from django_idenfy_phone import delivery
+from django_idenfy_phone.models import PhoneVerification, ProviderGate
+from django_idenfy_phone.signals import phone_verified
+from support import wire as w
+from support.steps import client_of, detail_url, post_code, post_start
+
+pytestmark = pytest.mark.django_db(transaction=True)
+TRUE = w.answer(200, {"is_verified": True})
+FALSE = w.answer(200, {"is_verified": False})
+SENT = w.answer(200, {"request_id": "r" * 32})
+
+ROWS, LOCKS, GATE = "phoneverification", "startlock", "providergate"
+READ = f"SELECT {ROWS}"
+CHANGE = f"UPDATE {ROWS}"
+START = [f"INSERT {LOCKS}", READ, f"INSERT {ROWS}"]
+
+
+@contextmanager
+def statements():
+    """Kind and first table of each statement, but for transactions and bounds."""
+
+    def wrapper(execute, sql, params, many, context):
+        plain = re.sub("^SET STATEMENT .*? FOR ", "", sql)
+        kind = plain.split()[0].lstrip("(")
+        if kind not in ("BEGIN", "PRAGMA", "SET"):
+            table = re.search('(?:FROM|INTO|UPDATE) +[`"]?(\\w+)', plain)[1]
+            found.append(f"{kind} {table.removeprefix('django_idenfy_phone_')}")
+        return execute(sql, params, many, context)
+
+    found = []
+    with connection.execute_wrapper(wrapper):
+        yield found
+
+
+@pytest.fixture
+def gate():
+    """The gate exists, and the site's starts were counted within this second."""
+    return ProviderGate.objects.create()
+
+
+@pytest.fixture
+def started(api, wire, gate, settings, clock):
+    settings.IDENFY_PHONE_ALLOW_ANONYMOUS = True
+    post_start(client_of(None), number="+37069999999")
+
+
+@pytest.mark.parametrize("is_anonymous", [True, False])
+def test_start_takes_three_statements(started, user, is_anonymous):
+    client = client_of(None if is_anonymous else user)
+    with statements() as found:
+        assert post_start(client).status_code == 202
+    assert found == START
+
+
+def test_start_with_a_key_looks_for_it_before_its_guard(started, api):
+    with statements() as found:
+        post_start(api, HTTP_IDEMPOTENCY_KEY="k" * 16)
+    assert found == [READ, *START]
+
+
+def test_start_beside_other_starts_also_tells_when_the_next_may_come(
+    started, api, make, clock
+):
+    make("expired", created_at=clock.now - timedelta(hours=1))
+    with statements() as found:
+        assert post_start(api).status_code == 202
+    clearing = f"SELECT {LOCKS}"
+    assert found == [*START, READ, READ, clearing]
+
+
+def test_refused_start_settles_late_rows_and_looks_exactly(started, api, make):
+    make()
+    with statements() as found:
+        assert post_start(api).status_code == 429
+    assert found == [f"INSERT {LOCKS}", READ, READ, READ]
+
+
+@pytest.mark.parametrize("status", ["queued", "sending", "sent"])
+def test_status_takes_one_statement_and_one_for_clearings(api, make, status, clock):
+    row = make(status)
+    with statements() as found:
+        api.get(detail_url(row))
+    assert found == [READ, f"SELECT {LOCKS}"]
+    clock.move(timedelta(seconds=61))
+    row.refresh_from_db()
+    PhoneVerification.objects.update(lease_until=clock.now + timedelta(seconds=9))
+    with statements() as found:
+        api.get(detail_url(row))
+    assert found == [READ]
+
+
+def test_wrong_code_takes_three_statements(api, make, wire):
+    wire.will(FALSE)
+    row = make()
+    for _ in range(3):
+        with statements() as found:
+            assert post_code(api, row).status_code == 200
+        assert found == [READ, CHANGE, CHANGE]
+
+
+def test_right_code_takes_four_statements_without_a_receiver(api, make, wire):
+    wire.will(TRUE)
+    with statements() as found:
+        post_code(api, make())
+    assert found[1:] == [READ, CHANGE, CHANGE, CHANGE]
+
+
+def test_right_code_takes_five_statements_with_a_receiver(api, make, wire):
+    def receiver(user, **kwargs):
+        assert user.username
+
+    phone_verified.connect(receiver)
+    row = make()
+    wire.will(TRUE)
+    try:
+        with statements() as found:
+            post_code(api, row)
+    finally:
+        phone_verified.disconnect(receiver)
+    assert found == [READ, CHANGE, CHANGE, "SELECT auth_user", CHANGE]
+
+
+@pytest.mark.parametrize(
+    ("rate", "claim"),
+    [
+        ("1/s", [READ, f"INSERT {GATE}", CHANGE, f"UPDATE {GATE}"]),
+        (None, [READ, f"SELECT {GATE}", CHANGE]),
+    ],
+)
+def test_send_takes_a_claim_and_two_statements(gate, make, wire, settings, rate, claim):
+    settings.IDENFY_PHONE_SEND_RATE = rate
+    wire.will(SENT)
+    row = make("queued")
+    with statements() as found:
+        delivery.deliver(row.pk)
+    assert found == [*claim, CHANGE, f"UPDATE {GATE}"]
+
+
+def test_message_for_a_row_that_was_sent_takes_one_statement(make):
+    row = make("sent")
+    with statements() as found:
+        delivery.deliver(row.pk)
+    assert found == [READ]
