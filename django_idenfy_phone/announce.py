@@ -18,9 +18,10 @@ from django.utils import timezone
 from .alarms import alarm
 from .edge import hide, hide_values
 from .models import PhoneVerification, primary_alias
+from .pacing import RECEIVER_GRACE
 from .processes import PerProcess
 from .signals import phone_verified, send_failed
-from .transitions import RECEIVER_GRACE, PhoneVerificationQuerySet
+from .transitions import PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
 

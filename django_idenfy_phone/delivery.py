@@ -101,29 +101,29 @@ def claim(row: PhoneVerification) -> PhoneVerification | None:
     queued until its slot, or failed where that slot comes too late. None where the row
     is not due, or no longer as it was read.
     """
+    using, rows, rate = primary_alias(), PhoneVerification.objects, conf.SEND_RATE
     if not row.is_due(timezone.now()):
         return None
-    return retry_on_abort(partial(_claim, row), primary_alias())
 
+    def claim_or_reserve() -> PhoneVerification | None:
+        # A try that is aborted must not change the row.
+        mine = copy(row)
+        # Without a rate no slot is given, so nobody waits for the gate's lock.
+        with (durable_transaction if rate else durable_statement)(using) as bounds:
+            provider_gate = gate.acquire(bounds) if rate else gate.current()
+            now = timezone.now()
+            slot = gate.reserve_slot(provider_gate, mine, now)
+            if slot <= now:
+                has_changed = rows.start_sending(mine, now, bounds)
+            elif slot < mine.send_by:
+                has_changed = rows.wait_for_slot(mine, slot, now, bounds)
+            else:
+                has_changed = rows.fail_as_late(mine, now, bounds)
+            if has_changed and rate:
+                provider_gate.save(using=using, force_update=True)
+        return mine if has_changed else None
 
-def _claim(row: PhoneVerification) -> PhoneVerification | None:
-    using, rows, rate = primary_alias(), PhoneVerification.objects, conf.SEND_RATE
-    # A try that is aborted must not change the row.
-    row = copy(row)
-    # Without a rate no slot is given, so nobody waits for the gate's lock.
-    with (durable_transaction if rate else durable_statement)(using) as bounds:
-        provider_gate = gate.acquire(bounds) if rate else gate.current()
-        now = timezone.now()
-        slot = gate.reserve_slot(provider_gate, row, now)
-        if slot <= now:
-            has_changed = rows.start_sending(row, now, bounds)
-        elif slot < row.send_by:
-            has_changed = rows.wait_for_slot(row, slot, now, bounds)
-        else:
-            has_changed = rows.fail_as_late(row, now, bounds)
-        if has_changed and rate:
-            provider_gate.save(using=using, force_update=True)
-    return row if has_changed else None
+    return retry_on_abort(claim_or_reserve, using)
 
 
 def _announce_failed(pks: list[uuid.UUID]) -> None:

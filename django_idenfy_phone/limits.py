@@ -67,7 +67,9 @@ def lock(start: StartRequest, bounds: Bounds | None = None) -> dict[str, datetim
     kind_of = {
         key: kind
         for kind in kinds(start.user_id, start.network)
-        for key in _lock_keys(kind, start)
+        # The site is a fuse: it has no lock.
+        if kind != "site"
+        for key in _hashes(kind, str(start.value_of(kind)))
     }
     is_own = bounds is not None
     with nullcontext() if is_own else _refusing_old_snapshot(using):
@@ -127,20 +129,6 @@ def cleared_at(row: PhoneVerification) -> datetime | None:
     locks = StartLock.objects.filter(key__in=keys, cleared_at__isnull=False)
     latest: datetime | None = locks.aggregate(latest=Max("cleared_at"))["latest"]
     return latest
-
-
-def _lock_keys(kind: str, start: StartRequest) -> list[str]:
-    """What a start locks for this kind of limit: nothing for the site, a fuse."""
-    match kind:
-        case "number":
-            return _hashes(kind, start.phone_number)
-        case "block":
-            return _hashes(kind, start.number_block)
-        case "user":
-            return _hashes(kind, str(start.user_id))
-        case "network":
-            return _hashes(kind, start.network)
-    return []
 
 
 def _hashes(kind: str, value: str) -> list[str]:
@@ -210,7 +198,11 @@ def enforce(
     A start after its ``retry_after`` succeeds, unless somebody else starts in between.
     """
     now = timezone.now()
-    refusals = [*_site_refusals(now)]
+    refusals = [
+        _refusal("site", limit, created_at)
+        for limit in conf.SEND_LIMITS["site"]
+        if (created_at := site.nth_newest(limit, now))
+    ]
     if _may_refuse(start, counts.rows):
         refusals += _exact_refusals(start, cleared_at)
     refusals = [refusal for refusal in refusals if refusal[0] > now]
@@ -251,12 +243,6 @@ def _exact_refusals(
     for (kind, limit), found in zip(limits, nth_newest, strict=True):
         for created_at in found:
             yield _refusal(kind, limit, created_at, is_shown=own is not None)
-
-
-def _site_refusals(now: datetime) -> Iterator[Refusal]:
-    for limit in conf.SEND_LIMITS["site"]:
-        if created_at := site.nth_newest(limit, now):
-            yield _refusal("site", limit, created_at)
 
 
 def ends_of_own_rows(

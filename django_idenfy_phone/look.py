@@ -35,7 +35,7 @@ GATE_COLUMNS = (
     "account_paused_until",
 )
 
-# Which rows of a kind: the same as PhoneVerificationQuerySet.is_counted, in SQL.
+# Which rows of a kind: the same as PhoneVerificationQuerySet.counted, in SQL.
 ALL = "all"
 COUNTED = "counted"
 # Also those that iDenfy refused for contract or credits, but not for the key.
@@ -88,7 +88,8 @@ def take_locks(
     with connection.cursor() as cursor:
         cursor.execute(_lock_sql(using, len(keys), bounding_sql(bounds)), parameters)
         if not connection.features.can_return_rows_from_bulk_insert:
-            cursor.execute(_clearings_sql(using, len(keys)), keys)
+            locks = StartLock.objects.filter(key__in=keys)
+            return {lock.key: lock.cleared_at for lock in locks if lock.cleared_at}
         rows = cursor.fetchall()
     read = _reader(using)
     return {key: read(moment) for key, moment in rows if moment}
@@ -97,7 +98,8 @@ def take_locks(
 @cache
 def _lock_sql(using: str, keys: int, bounded: str) -> str:
     connection = connections[using]
-    table, key, locked_at, cleared_at = _names(using)
+    names = [StartLock._meta.db_table, "key", "locked_at", "cleared_at"]
+    table, key, locked_at, cleared_at = (_quote(using, name) for name in names)
     # The first row sets the bounds, before it waits for a lock.
     values = [f"(%s, {bounded})", *["(%s, %s)"] * (keys - 1)]
     on_conflict = connection.ops.on_conflict_suffix_sql(
@@ -115,18 +117,6 @@ def _lock_sql(using: str, keys: int, bounded: str) -> str:
     )
 
 
-@cache
-def _clearings_sql(using: str, keys: int) -> str:
-    table, key, _locked_at, cleared_at = _names(using)
-    marks = ", ".join(["%s"] * keys)
-    return f"SELECT {key}, {cleared_at} FROM {table} WHERE {key} IN ({marks})"
-
-
-def _names(using: str) -> list[str]:
-    names = [StartLock._meta.db_table, "key", "locked_at", "cleared_at"]
-    return [_quote(using, name) for name in names]
-
-
 def _quote(using: str, name: str) -> str:
     return str(connections[using].ops.quote_name(name))
 
@@ -138,12 +128,13 @@ def glance(
     key_hashes: Sequence[str],
 ) -> Counts:
     """Count rows, each kind of them from its time in ``since`` on, in one SELECT."""
-    values, by_kind = _values(using, start), _by_kind(tuple(since))
+    by_kind = _by_kind(tuple(since))
     adapt = connections[using].ops.adapt_datetimefield_value
     parameters: list[Any] = list(key_hashes)
     for kind, rows in by_kind.items():
         parameters += [adapt(since[each]) for each in rows]
-        parameters += [values[kind], adapt(min(since[each] for each in rows))]
+        earliest = min(since[each] for each in rows)
+        parameters += [_value_of(using, start, kind), adapt(earliest)]
     with connections[using].cursor() as cursor:
         cursor.execute(_glance_sql(using, tuple(since), len(key_hashes)), parameters)
         key_used_at, *found = cursor.fetchone()
@@ -204,13 +195,12 @@ def newest(
     Each range is of places among them, from 0, the newest. With ``own``, the id of a
     row, only this row and those of the user count.
     """
-    values = _values(using, start)
     adapt, read = connections[using].ops.adapt_datetimefield_value, _reader(using)
     parameters: list[Any] = []
     for rows, _places in asked:
-        parameters += [values[rows.kind], adapt(since[rows])]
+        parameters += [_value_of(using, start, rows.kind), adapt(since[rows])]
         if own:
-            parameters += [_row_id(using, own), values["user"]]
+            parameters += [_row_id(using, own), _user_id(using, start.user_id)]
     with connections[using].cursor() as cursor:
         sql = _newest_sql(using, tuple(asked), is_own=own is not None)
         cursor.execute(sql, parameters)
@@ -257,13 +247,9 @@ def beside(
     }
 
 
-def _values(using: str, start: StartRequest) -> dict[str, Any]:
-    return {
-        "number": start.phone_number,
-        "block": start.number_block,
-        "user": _user_id(using, start.user_id),
-        "network": start.network,
-    }
+def _value_of(using: str, start: StartRequest, kind: str) -> Any:
+    value = start.value_of(kind)
+    return _user_id(using, value) if kind == "user" else value
 
 
 def _user_id(using: str, user_id: Any) -> Any:

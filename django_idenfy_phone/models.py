@@ -189,7 +189,7 @@ class PhoneVerification(models.Model):
         return max(0, min(left, 2 * conf.MAX_CHECKS - self.checks))
 
     def is_counted(self, *, with_account_refusals: bool = False) -> bool:
-        """Whether the limits count it: the queryset's ``is_counted``, for one row."""
+        """Whether the limits count it: the queryset's ``counted``, for one row."""
         if self.status != Status.FAILED or self.failure not in UNCOUNTED_FAILURES:
             return True
         is_refused = self.failure == Failure.ACCOUNT

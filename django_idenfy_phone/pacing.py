@@ -1,4 +1,4 @@
-"""When sends may leave: GCRA and pauses, as pure functions of times.
+"""When sends and signals may leave: GCRA and pauses, as pure functions of times.
 
 GCRA, the generic cell rate algorithm, paces sends by one stored time, the theoretical
 arrival time: when the next send would come if all of them kept exactly to the rate. A
@@ -35,12 +35,30 @@ class Pause(TextChoices):
     # iDenfy answered 429 to a check.
 
 
+DAY = timedelta(days=1)
+# How long nobody else announces a row.
+ANNOUNCE_LEASE = timedelta(minutes=2)
+# How long receivers may fail before a person is called.
+RECEIVER_GRACE = DAY
 ACCOUNT_PAUSE = timedelta(minutes=1)
 LONGEST_PAUSES = {
     Pause.SENDS: MAX_RETRY_AFTER,
     Pause.ACCOUNT: ACCOUNT_PAUSE,
     Pause.CHECKS: MAX_RETRY_AFTER,
 }
+
+
+def announcement_pause(tries: int, verified_at: datetime, now: datetime) -> timedelta:
+    """How long nobody else announces a row that was tried so often before.
+
+    ANNOUNCE_LEASE at first, and it doubles each time. One try comes when RECEIVER_GRACE
+    ends, and then one each day.
+    """
+    left = verified_at + RECEIVER_GRACE - now
+    if left <= timedelta(0):
+        return DAY
+    doubled: timedelta = ANNOUNCE_LEASE * 2 ** min(tries, 10)
+    return max(min(doubled, DAY, left), ANNOUNCE_LEASE)
 
 
 def plausible_or_now(

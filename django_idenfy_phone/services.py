@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.signing import BadSignature, Signer
@@ -36,8 +36,6 @@ from .starting import StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
 from .transactions import in_transaction, joining_transaction, retry_on_abort
-
-T = TypeVar("T")
 
 # A worker whose clock is behind must take a new row at once.
 DUE_BACKDATE = timedelta(minutes=10)
@@ -99,23 +97,19 @@ def _settle_and_store(start: StartRequest) -> tuple[PhoneVerification, bool]:
         raise ProviderUnavailable
     if not transaction.get_connection(primary_alias()).in_atomic_block:
         limits.count_site()
+    store, using = partial(_store, start, key_hashes), primary_alias()
     try:
-        return _store_or_settle(partial(_store, start, key_hashes), start)
+        try:
+            return retry_on_abort(store, using)
+        except (CooldownActive, LimitReached):
+            # A row that is too late counts no longer.
+            rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
+            if in_transaction(using) or not announce.settle_and_announce(rows):
+                raise
+            return retry_on_abort(store, using)
     except IntegrityError:
         # A token may outlive its user. Not chained: the text holds values.
         raise UnknownUser from None
-
-
-def _store_or_settle(store: Callable[[], T], start: StartRequest) -> T:
-    """Where a start is refused, end the number's late rows, and try once more."""
-    using = primary_alias()
-    try:
-        return retry_on_abort(store, using)
-    except (CooldownActive, LimitReached):
-        rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
-        if in_transaction(using) or not announce.settle_and_announce(rows):
-            raise
-    return retry_on_abort(store, using)
 
 
 def _store(

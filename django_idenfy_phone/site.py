@@ -96,7 +96,11 @@ class SiteCounter:
         is_known = self._oldest <= oldest and self._counted_at <= now
         since = max(self._first_open, oldest) if is_known else oldest
         kept = {each: n for each, n in self._slices.items() if oldest <= each < since}
-        self._slices = Counter(kept | _count_slices(since, now))
+        begin = EPOCH + since * SLICE
+        rows = _rows(now).filter(created_at__gte=begin, created_at__lte=now).order_by()
+        number = RawSQL(SLICE_OF_ROW[connections[primary_alias()].vendor], ())
+        found = rows.values_list(number).annotate(Count("pk"))
+        self._slices = Counter(kept | {int(each): count for each, count in found})
         self._oldest = oldest
         self._first_open = _slice_of(now - conf.SEND_DEADLINE - SEND_LEASE - MARGIN)
         self._counted_at = now
@@ -111,13 +115,6 @@ def _rows(now: datetime) -> PhoneVerificationQuerySet:
     """Counted rows, less those that are too late and will be no longer."""
     late = Q(status=Status.QUEUED, send_by__lte=now)
     return PhoneVerification.objects.counted().exclude(late)
-
-
-def _count_slices(since: int, now: datetime) -> dict[int, int]:
-    rows = _rows(now).filter(created_at__gte=EPOCH + since * SLICE, created_at__lte=now)
-    number = RawSQL(SLICE_OF_ROW[connections[primary_alias()].vendor], ())
-    slices = rows.order_by().values_list(number).annotate(Count("pk"))
-    return {int(slice_): count for slice_, count in slices}
 
 
 _counter = PerProcess(SiteCounter)

@@ -101,6 +101,15 @@ class StartRequest:
         """The numbers that differ in the last four digits only."""
         return self.phone_number[:-4]
 
+    def value_of(self, kind: str) -> Any:
+        """Whose sends a limit of this kind counts: a number, block, user or network."""
+        return {
+            "number": self.phone_number,
+            "block": self.number_block,
+            "user": self.user_id,
+            "network": self.network,
+        }[kind]
+
     def __repr__(self) -> str:
         # An error report shows the variables of each frame.
         return "StartRequest(...)"

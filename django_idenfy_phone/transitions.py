@@ -48,8 +48,9 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from . import pacing
 from .conf import conf
-from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
+from .statuses import KEY_REFUSED, OPEN_STATUSES, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import (
     Bounds,
     bounded_locks,
@@ -67,11 +68,6 @@ CHECK_LEASE = timedelta(seconds=20)
 MAX_SEND_ATTEMPTS = 5
 # How many rows the sweep ends at once: a lock is held for that long.
 SLICE = 500
-DAY = timedelta(days=1)
-# How long nobody else announces a row.
-ANNOUNCE_LEASE = timedelta(minutes=2)
-# How long receivers may fail before a person is called.
-RECEIVER_GRACE = DAY
 
 
 class Ending(NamedTuple):
@@ -118,12 +114,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         )
 
     def counted(self, *, with_account_refusals: bool = False) -> Self:
-        """The rows of ``is_counted``."""
-        return self.filter(self.is_counted(with_account_refusals=with_account_refusals))
-
-    @staticmethod
-    def is_counted(*, with_account_refusals: bool = False) -> Q:
-        """The condition of rows that sent, may have sent, or may still send an SMS.
+        """Rows that sent, may have sent, or may still send an SMS.
 
         ``with_account_refusals`` adds those that iDenfy refused for contract or
         credits, but not for the key.
@@ -132,7 +123,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         if with_account_refusals:
             refused = Q(failure=Failure.ACCOUNT) & ~Q(provider_code=KEY_REFUSED)
             uncounted &= ~refused
-        return ~uncounted
+        return self.exclude(uncounted)
 
     def due(self, now: datetime) -> Self:
         """Rows that may be sent now, if the gate gives a slot."""
@@ -143,14 +134,18 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             send_attempts__lt=MAX_SEND_ATTEMPTS,
         )
 
-    def _due_row(self, row: "PhoneVerification", now: datetime, bounds: Bounds) -> Self:
-        """This row, if it is due and as it was read."""
-        return self.due(now).filter(
+    def _change_due_row(
+        self, row: "PhoneVerification", now: datetime, bounds: Bounds, **changes: Any
+    ) -> bool:
+        """Change a due row that is as it was read. Joins the claim's transaction."""
+        as_read = self.due(now).filter(
             bounds,
+            durable_commit(self.db),
             pk=row.pk,
             send_attempts=row.send_attempts,
             slot_reserved=row.slot_reserved,
         )
+        return as_read.update(**changes) > 0 and _set(row, changes)
 
     def _transition(self, **changes: Any) -> bool:
         """Return whether the UPDATE changed a row. Committed when it returns."""
@@ -169,35 +164,34 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     def start_sending(
         self, row: "PhoneVerification", now: datetime, bounds: Bounds
     ) -> bool:
-        """T1: lease a due row for SEND_LEASE. Joins the claim's transaction.
+        """T1: lease a due row for SEND_LEASE.
 
         The commit is durable: a crash that forgets it would send the row again.
         """
-        changes = {
-            "status": Status.SENDING,
-            "send_attempts": row.send_attempts + 1,
-            "claimed_at": now,
-            "lease_until": now + SEND_LEASE,
-            "slot_reserved": False,
-        }
-        due = self._due_row(row, now, bounds).filter(durable_commit(self.db))
-        return due.update(**changes) > 0 and _set(row, changes)
+        return self._change_due_row(
+            row,
+            now,
+            bounds,
+            status=Status.SENDING,
+            send_attempts=row.send_attempts + 1,
+            claimed_at=now,
+            lease_until=now + SEND_LEASE,
+            slot_reserved=False,
+        )
 
     def wait_for_slot(
         self, row: "PhoneVerification", slot: datetime, now: datetime, bounds: Bounds
     ) -> bool:
-        """T1b: the gate reserved ``slot`` for it. Joins the claim's transaction."""
+        """T1b: the gate reserved ``slot`` for it."""
         changes = {"next_send_at": slot, "slot_reserved": True}
-        due = self._due_row(row, now, bounds)
-        return due.update(**changes) > 0 and _set(row, changes)
+        return self._change_due_row(row, now, bounds, **changes)
 
     def fail_as_late(
         self, row: "PhoneVerification", now: datetime, bounds: Bounds
     ) -> bool:
-        """T6: its slot would come after send_by. Joins the claim's transaction."""
+        """T6: its slot would come after send_by."""
         changes = {"status": Status.FAILED, "failure": Failure.TOO_LATE}
-        due = self._due_row(row, now, bounds)
-        return due.update(**changes) > 0 and _set(row, changes)
+        return self._change_due_row(row, now, bounds, **changes)
 
     def _attempt(self, row: "PhoneVerification") -> Self:
         return self.filter(pk=row.pk, send_attempts=row.send_attempts)
@@ -244,19 +238,13 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
     def settle(self) -> list[uuid.UUID]:
         """T5, T6 and T11: end what is late. Returns the ids of the rows that failed."""
-        endings = self._endings(timezone.now())
-        # One SELECT for each ending: each can use the index of open rows.
-        first, *others = (
-            self.filter(ending.condition).order_by().values_list("pk", flat=True)
-            for ending in endings
-        )
-        failed = []
-        for pk in list(first.union(*others)):
-            for ending in endings:
-                if self.filter(ending.condition, pk=pk)._transition(**ending.changes):
-                    if "failure" in ending.changes:
-                        failed.append(pk)
-                    break
+        now, open_rows = timezone.now(), self.filter(status__in=OPEN_STATUSES)
+        if not any(row.is_late(now) for row in open_rows):
+            return []
+        ended, failed = self.settle_slice()
+        while ended:
+            ended, failed_now = self.settle_slice()
+            failed += failed_now
         return failed
 
     def settle_slice(self) -> tuple[int, list[uuid.UUID]]:
@@ -282,6 +270,9 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
     def _endings(self, now: datetime) -> list[Ending]:
         idle = Q(checking_until=None) | Q(checking_until__lte=now)
+        # As PhoneVerification.checks_left, in SQL.
+        not_refunded = Q(checks__lt=F("checks_refunded") + conf.MAX_CHECKS)
+        has_checks_left = not_refunded & Q(checks__lt=2 * conf.MAX_CHECKS)
         return [
             Ending(
                 Q(status=Status.SENDING, lease_until__lte=now),
@@ -292,7 +283,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
                 {"status": Status.FAILED, "failure": Failure.TOO_LATE},
             ),
             Ending(
-                Q(status=Status.SENT) & idle & ~self._has_checks_left(),
+                Q(status=Status.SENT) & idle & ~has_checks_left,
                 {"status": Status.LOCKED},
             ),
             Ending(
@@ -300,12 +291,6 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
                 {"status": Status.EXPIRED},
             ),
         ]
-
-    @staticmethod
-    def _has_checks_left() -> Q:
-        """The condition of ``PhoneVerification.checks_left`` above 0, in SQL."""
-        not_refunded = Q(checks__lt=F("checks_refunded") + conf.MAX_CHECKS)
-        return not_refunded & Q(checks__lt=2 * conf.MAX_CHECKS)
 
     def begin_check(self, row: "PhoneVerification") -> bool:
         """T7: spend one check before iDenfy is asked, one at a time.
@@ -346,7 +331,7 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             is_verified=True,
             verified_at=now,
             announce_attempts=1,
-            announce_at=now + ANNOUNCE_LEASE,
+            announce_at=now + pacing.ANNOUNCE_LEASE,
             checking_until=None,
         )
 
@@ -397,24 +382,18 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
         """T12, first half: nobody else announces the row until its next try.
 
-        The pause before that try is ANNOUNCE_LEASE at first, and doubles each time. One
-        try comes when RECEIVER_GRACE ends, and then one each day. Returns None where
-        the row is not due.
+        Returns None where the row is not due.
         """
         row = self.unannounced().filter(pk=pk).first()
         if row is None:
             return None
-        now = timezone.now()
-        pause = min(ANNOUNCE_LEASE * 2 ** min(row.announce_attempts, 10), DAY)
-        left = (row.verified_at or now) + RECEIVER_GRACE - now
-        pause = max(min(pause, left), ANNOUNCE_LEASE) if left > timedelta(0) else DAY
-        tries = row.announce_attempts
+        now, tries = timezone.now(), row.announce_attempts
+        pause = pacing.announcement_pause(tries, row.verified_at or now, now)
         due = self.unannounced().filter(announce_attempts=tries)
         changes = {"announce_attempts": tries + 1, "announce_at": now + pause}
         return row if due._transition_of(row, **changes) else None
 
     def mark_announced(self, row: "PhoneVerification") -> bool:
         """T12, second half: every receiver ran without a failure."""
-        return self.filter(pk=row.pk, announced_at=None)._transition(
-            announced_at=timezone.now()
-        )
+        unannounced = self.filter(pk=row.pk, announced_at=None)
+        return unannounced._transition(announced_at=timezone.now())

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from django_idenfy_phone import delivery
 from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.statuses import Failure, Status
 from support.constants import NUMBER
 from support.steps import outcome
 
@@ -71,6 +72,7 @@ CHANGED = [
 @pytest.mark.parametrize("fields", NOT_DUE)
 def test_claim_takes_only_due_rows(make, fields):
     assert delivery.claim(make("queued", **fields)) is None
+    assert not rows.due(timezone.now()).exists()
 
 
 @pytest.mark.parametrize("fields", CHANGED)
@@ -652,3 +654,42 @@ def test_anonymous_user_has_no_verified_rows(make):
 def test_unproven_row_is_not_verified(make, user):
     make("sent")
     assert not rows.verified(user=user, phone_number=NUMBER).exists()
+
+
+# What a row knows of itself is what queries find
+
+
+@pytest.mark.parametrize("with_account_refusals", [True, False])
+@pytest.mark.parametrize("code", ["", "UNAUTHORIZED", "PARTNER_CONTRACT_ERROR"])
+@pytest.mark.parametrize("failure", ["", *Failure.values])
+@pytest.mark.parametrize("status", ["queued", "sent", "failed"])
+def test_row_counts_as_the_query_tells(
+    make, status, failure, code, with_account_refusals
+):
+    row = make(status, failure=failure, provider_code=code)
+    found = rows.counted(with_account_refusals=with_account_refusals)
+    known = row.is_counted(with_account_refusals=with_account_refusals)
+    assert known == found.exists()
+
+
+@pytest.mark.parametrize("status", Status.values)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"send_by": ago(seconds=0)},
+        {"lease_until": ago(seconds=0)},
+        {"expires_at": ago(seconds=0)},
+        {"expires_at": ago(seconds=0), "checking_until": ahead(hours=9)},
+        {"expires_at": ago(seconds=0), "checking_until": ago(seconds=0)},
+        {"checks": 3},
+        {"checks": 3, "checking_until": ahead(hours=9)},
+        {"checks": 6, "checks_refunded": 6},
+    ],
+)
+def test_row_is_late_as_settle_tells(make, status, fields):
+    times = {"lease_until": ahead(hours=9), "expires_at": ahead(hours=9)}
+    row = make(status, **times | fields)
+    is_late = row.is_late(timezone.now())
+    ended, _failed = rows.settle_slice()
+    assert is_late == bool(ended)
