@@ -46,7 +46,7 @@ def test_queued_row_is_sent_once(make, wire):
     assert [request.body for request in wire.requests] == [{"phone_number": NUMBER}]
 
 
-@pytest.mark.parametrize("text", ["unknown", "+99912345678", "+370" + "1" * 20, ""])
+@pytest.mark.parametrize("text", ["unknown", "+99912345678", "12345", ""])
 def test_stored_text_that_is_no_number_is_not_sent(make, wire, caplog, failures, text):
     row = make("queued")
     with connection.cursor() as cursor:

@@ -18,16 +18,16 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 @pytest.fixture
 def committed_with():
-    """The synchronous_commit of each transaction that changed a verification."""
+    """The synchronous_commit of each statement that changed a verification."""
     if connection.vendor != "postgresql":
         pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
 
-    def wrapper(execute, sql, *arguments):
-        result = execute(sql, *arguments)
-        if sql.startswith("UPDATE") and "phoneverification" in sql:
-            with connection.connection.cursor() as cursor:
-                cursor.execute("SHOW synchronous_commit")
-                found.append(cursor.fetchone()[0])
+    def wrapper(execute, sql, params, many, context):
+        if not (sql.startswith("UPDATE") and "phoneverification" in sql):
+            return execute(sql, params, many, context)
+        sql += " RETURNING current_setting('synchronous_commit')"
+        result = execute(sql, params, many, context)
+        found.append(context["cursor"].fetchone()[0])
         return result
 
     found = []

@@ -100,7 +100,6 @@ CHANGES = {
     "sent": ("sending", lambda row: rows.mark_sent(row, "r" * 32)),
     "again": ("sending", lambda row: rows.requeue(row, timezone.now())),
     "fail": ("sending", lambda row: rows.fail(row, "unknown", "")),
-    "settle": ("late", lambda row: rows.settle()),
     "check": ("sent", lambda row: rows.begin_check(row)),
     "verified": ("sent", lambda row: rows.mark_verified(row)),
     "wrong": ("checking", lambda row: rows.mark_wrong(row)),
