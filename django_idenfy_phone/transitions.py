@@ -386,9 +386,9 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             return None
         now, tries = timezone.now(), row.announce_attempts
         pause = pacing.announcement_pause(tries, row.verified_at or now, now)
-        due = self.unannounced().filter(announce_attempts=tries)
         changes = {"announce_attempts": tries + 1, "announce_at": now + pause}
-        return row if due._transition_of(row, **changes) else None
+        is_taken = self.unannounced()._transition_of(row, **changes)
+        return row if is_taken else None
 
     def mark_announced(self, row: "PhoneVerification") -> bool:
         """T12, second half: every receiver ran without a failure."""
