@@ -20,8 +20,8 @@ from .edge import hide, hide_values
 from .models import PhoneVerification, primary_alias
 from .pacing import RECEIVER_GRACE
 from .processes import PerProcess
+from .querysets import PhoneVerificationQuerySet
 from .signals import phone_verified, send_failed
-from .transitions import PhoneVerificationQuerySet
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 
-from . import announce, gate
+from . import announce, gate, statements
 from .alarms import alarm
 from .client import IdenfyClient
 from .conf import conf
@@ -61,9 +61,10 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
     Returns how long to wait before calling again, or None where there is no need to.
     Raises InsideTransaction.
     """
-    if in_transaction(primary_alias()):
+    using = primary_alias()
+    if in_transaction(using):
         raise InsideTransaction
-    row = PhoneVerification.objects.filter(pk=pk).first()
+    row = statements.read(using, PhoneVerification, pk)
     if row is None:
         reference = PhoneVerification(pk=pk).reference
         logger.warning("Verification %s is gone: nothing is sent.", reference)

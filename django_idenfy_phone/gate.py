@@ -12,7 +12,7 @@ from django.db import connections
 from django.db.models.constants import OnConflict
 from django.utils import timezone
 
-from . import pacing
+from . import pacing, statements
 from .conf import conf
 from .hashing import keyed_hashes
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
@@ -37,7 +37,8 @@ ALARM_INTERVAL = timedelta(minutes=1)
 
 def current() -> ProviderGate:
     """The gate as it is stored now, not locked."""
-    return ProviderGate.objects.filter(pk=GATE_ID).first() or ProviderGate(pk=GATE_ID)
+    gate = statements.read(primary_alias(), ProviderGate, GATE_ID)
+    return gate or ProviderGate(pk=GATE_ID)
 
 
 def acquire(bounds: Bounds) -> ProviderGate:
@@ -57,13 +58,13 @@ def acquire(bounds: Bounds) -> ProviderGate:
         ["acquired_at"],
         ["id"],
     )
-    parameters = [connection.ops.adapt_datetimefield_value(now)]
-    if connection.features.can_return_rows_from_bulk_insert:
-        return ProviderGate.objects.raw(f"{sql} RETURNING *", parameters, using=using)[
-            0
-        ]
+    can_return = connection.features.can_return_rows_from_bulk_insert
+    if can_return:
+        sql += f" RETURNING {statements.columns_of(ProviderGate)}"
     with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
+        cursor.execute(sql, [connection.ops.adapt_datetimefield_value(now)])
+        if can_return:
+            return statements.instance_of(using, ProviderGate, cursor.fetchone())
     return current()
 
 
@@ -182,9 +183,10 @@ def _source_of(row: PhoneVerification) -> str:
 
 def note_success() -> None:
     """Set the count of account faults in a row to zero."""
-    faulty = ProviderGate.objects.filter(pk=GATE_ID, account_faults__gt=0)
-    with durable_statement(primary_alias()) as bounds:
-        faulty.filter(bounds).update(account_faults=0, account_fault_sources="")
+    using, faulty = primary_alias(), {"id": GATE_ID, "account_faults__gt": 0}
+    changes = {"account_faults": 0, "account_fault_sources": ""}
+    with durable_statement(using) as bounds:
+        statements.update(using, ProviderGate, faulty, changes, bounds)
 
 
 def _change(change: Callable[[ProviderGate], T]) -> T:

@@ -7,18 +7,17 @@ two statements: in one, the counts would come from before the wait for a lock.
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import BooleanField, DateTimeField, Value
 from django.db.models.constants import OnConflict
-from django.db.models.expressions import RawSQL
 
 from .models import GATE_ID, PhoneVerification, ProviderGate, StartLock
 from .starting import StartRequest
+from .statements import columns_of, instance_of, moment_reader, table_of, value_of
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import Bounds, bounding_sql
 
@@ -91,7 +90,7 @@ def take_locks(
             locks = StartLock.objects.filter(key__in=keys)
             return {lock.key: lock.cleared_at for lock in locks if lock.cleared_at}
         rows = cursor.fetchall()
-    read = _reader(using)
+    read = moment_reader(using)
     return {key: read(moment) for key, moment in rows if moment}
 
 
@@ -138,7 +137,7 @@ def glance(
     with connections[using].cursor() as cursor:
         cursor.execute(_glance_sql(using, tuple(since), len(key_hashes)), parameters)
         key_used_at, *found = cursor.fetchone()
-    read, width = _reader(using), len(GATE_COLUMNS)
+    read, width = moment_reader(using), len(GATE_COLUMNS)
     times = [moment and read(moment) for moment in found[:width]]
     asked = [each for rows in by_kind.values() for each in rows]
     return Counts(
@@ -151,8 +150,8 @@ def glance(
 @cache
 def _glance_sql(using: str, asked: tuple[Rows, ...], keys: int) -> str:
     """One row: the time of the key, those of the gate, then a count for each Rows."""
-    table = _quote(using, PhoneVerification._meta.db_table)
-    gate = _quote(using, ProviderGate._meta.db_table)
+    table = table_of(using, PhoneVerification)
+    gate = table_of(using, ProviderGate)
     key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
     used = key.format(table, ", ".join(["%s"] * keys)) if keys else "SELECT NULL"
     times = ", ".join(f"gate.{column}" for column in GATE_COLUMNS)
@@ -195,7 +194,7 @@ def newest(
     Each range is of places among them, from 0, the newest. With ``own``, the id of a
     row, only this row and those of the user count.
     """
-    adapt, read = connections[using].ops.adapt_datetimefield_value, _reader(using)
+    adapt, read = connections[using].ops.adapt_datetimefield_value, moment_reader(using)
     parameters: list[Any] = []
     for rows, _places in asked:
         parameters += [_value_of(using, start, rows.kind), adapt(since[rows])]
@@ -216,7 +215,7 @@ def _newest_sql(
     using: str, asked: tuple[tuple[Rows, range], ...], *, is_own: bool
 ) -> str:
     own = "AND (id = %s OR user_id = %s)" if is_own else ""
-    table = _quote(using, PhoneVerification._meta.db_table)
+    table = table_of(using, PhoneVerification)
     return " UNION ALL ".join(
         f"SELECT {part}, created_at FROM (SELECT created_at FROM {table} "
         f"WHERE {COLUMNS[rows.kind]} = %s AND created_at > %s {own} "
@@ -226,25 +225,37 @@ def _newest_sql(
     )
 
 
-def beside(
+def read_beside(
     using: str, pk: uuid.UUID, user_id: Any, since: datetime
-) -> dict[str, RawSQL]:
-    """Annotations of one row: whether the user has others, and the pause of checks."""
-    rows = _quote(using, PhoneVerification._meta.db_table)
-    gate = _quote(using, ProviderGate._meta.db_table)
-    others = (
-        f"EXISTS (SELECT 1 FROM {rows} AS other WHERE other.user_id = %s "
-        "AND other.id <> %s AND other.created_at > %s)"
-    )
-    adapt = connections[using].ops.adapt_datetimefield_value
-    parameters = (_user_id(using, user_id), _row_id(using, pk), adapt(since))
+) -> tuple[PhoneVerification, bool, datetime | None] | None:
+    """A row, whether its user has others since then, and until when checks pause.
+
+    ``user_id`` is that of the caller: None without a login. None for an unknown id.
+    """
+    rows = table_of(using, PhoneVerification)
+    gate = table_of(using, ProviderGate)
+    own_id, user = _row_id(using, pk), _user_id(using, user_id)
+    others, parameters = "1 = 0", []
+    if user_id is not None:
+        others = (
+            f"EXISTS (SELECT 1 FROM {rows} AS other WHERE other.user_id = %s "
+            "AND other.id <> %s AND other.created_at > %s)"
+        )
+        parameters = [user, own_id, _adapt(using, since)]
     pause = f"SELECT checks_paused_until FROM {gate} WHERE id = {GATE_ID}"
-    return {
-        "has_others": RawSQL(others, parameters, BooleanField())
-        if user_id is not None
-        else RawSQL("1 = 0", (), BooleanField()),
-        "checks_paused_until": RawSQL(pause, (), DateTimeField()),
-    }
+    sql = (
+        f"SELECT {columns_of(PhoneVerification)}, {others}, ({pause}) "
+        f"FROM {rows} WHERE id = %s"
+    )
+    with connections[using].cursor() as cursor:
+        cursor.execute(sql, [*parameters, own_id])
+        found = cursor.fetchone()
+    if found is None:
+        return None
+    *values, has_others, paused_until = found
+    row = instance_of(using, PhoneVerification, values)
+    paused_until = paused_until and moment_reader(using)(paused_until)
+    return row, bool(has_others), paused_until
 
 
 def _value_of(using: str, start: StartRequest, kind: str) -> Any:
@@ -253,23 +264,12 @@ def _value_of(using: str, start: StartRequest, kind: str) -> Any:
 
 
 def _user_id(using: str, user_id: Any) -> Any:
-    user = PhoneVerification._meta.get_field("user")
-    return user.get_db_prep_value(user_id, connections[using])
+    return value_of(using, PhoneVerification, "user", user_id)
 
 
 def _row_id(using: str, pk: uuid.UUID) -> Any:
-    return PhoneVerification._meta.pk.get_db_prep_value(pk, connections[using])
+    return value_of(using, PhoneVerification, "id", pk)
 
 
-def _reader(using: str) -> Callable[[Any], datetime]:
-    """Makes an aware datetime of what the database's driver returns."""
-    connection = connections[using]
-    expression = Value(None, output_field=DateTimeField())
-    converters = connection.ops.get_db_converters(expression)
-
-    def read(value: Any) -> Any:
-        for convert in converters:
-            value = convert(value, expression, connection)
-        return value
-
-    return read
+def _adapt(using: str, moment: datetime) -> Any:
+    return connections[using].ops.adapt_datetimefield_value(moment)

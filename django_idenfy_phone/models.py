@@ -5,10 +5,11 @@ once. Only ``transitions`` changes its status.
 """
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
 from operator import or_
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.core.validators import validate_slug
@@ -22,6 +23,7 @@ from .conf import Limit, conf
 from .fields import ExactCharField
 from .pacing import Pause
 from .phone import E164Field, mask, written
+from .querysets import PhoneVerificationQuerySet
 from .statuses import (
     ENDED_STATUSES,
     KEY_REFUSED,
@@ -30,7 +32,7 @@ from .statuses import (
     Failure,
     Status,
 )
-from .transitions import MAX_SEND_ATTEMPTS, PhoneVerificationQuerySet
+from .transitions import MAX_SEND_ATTEMPTS, RowTransitions
 
 M = TypeVar("M", bound=models.Model)
 
@@ -49,11 +51,19 @@ class PrimaryManager(models.Manager[M]):
     A replica that lags behind would answer wrongly. ``using()`` still chooses another.
     """
 
+    @property
+    def db(self) -> str:
+        return self._db or primary_alias()
+
     def get_queryset(self) -> models.QuerySet[M]:
-        return super().get_queryset().using(self._db or primary_alias())
+        return super().get_queryset().using(self.db)
 
 
-PhoneVerificationManager = PrimaryManager.from_queryset(PhoneVerificationQuerySet)
+_Manager = PrimaryManager.from_queryset(PhoneVerificationQuerySet)
+
+
+class PhoneVerificationManager(RowTransitions, _Manager["PhoneVerification"]):
+    """The queries of the queryset, and the transitions of one row."""
 
 
 class PhoneVerification(models.Model):
@@ -187,6 +197,18 @@ class PhoneVerification(models.Model):
             return 0
         left = conf.MAX_CHECKS - (self.checks - self.checks_refunded)
         return max(0, min(left, 2 * conf.MAX_CHECKS - self.checks))
+
+    def apply(self, changes: Mapping[str, Any]) -> bool:
+        """Change the instance as its stored row was changed. Returns True."""
+        for name, value in changes.items():
+            setattr(self, name, value)
+        return True
+
+    def is_shown_to(self, user_id: Any) -> bool:
+        """Whether this user may see it: the queryset's ``owned_by``, for one row."""
+        if self.user_id is not None:
+            return bool(self.user_id == user_id)
+        return self.is_anonymous and self.redeemed_at is None
 
     def is_counted(self, *, with_account_refusals: bool = False) -> bool:
         """Whether the limits count it: the queryset's ``counted``, for one row."""

@@ -15,7 +15,6 @@ from .conf import conf
 from .look import Counts
 from .models import PhoneVerification, primary_alias
 from .starting import StartRequest
-from .transitions import PhoneVerificationQuerySet
 
 
 class Seen(NamedTuple):
@@ -29,14 +28,11 @@ class Seen(NamedTuple):
     checks_paused_until: datetime | None = None
 
 
-def read(rows: PhoneVerificationQuerySet, pk: uuid.UUID, user_id: Any) -> Seen | None:
-    """One SELECT. Returns None where ``rows``, which the caller may see, lack it."""
+def read(pk: uuid.UUID, user_id: Any) -> Seen | None:
+    """One SELECT. None for an unknown id."""
     since = timezone.now() - limits.longest_window()
-    beside = look.beside(primary_alias(), pk, user_id, since)
-    row = rows.filter(pk=pk).annotate(**beside).first()
-    if row is None:
-        return None
-    return Seen(row, *(vars(row)[name] for name in beside))
+    found = look.read_beside(primary_alias(), pk, user_id, since)
+    return Seen(*found) if found else None
 
 
 def resend_at(seen: Seen, user_id: Any, cleared_at: datetime | None = None) -> datetime:

@@ -180,9 +180,8 @@ def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerificat
 
 
 def _read(pk: uuid.UUID, user_id: Any) -> resend.Seen:
-    rows = PhoneVerification.objects.owned_by(user_id)
-    seen = resend.read(rows, pk, user_id)
-    if seen is None:
+    seen = resend.read(pk, user_id)
+    if seen is None or not seen.row.is_shown_to(user_id):
         raise VerificationNotFound
     return seen
 
@@ -197,7 +196,7 @@ def resend_at(verification: PhoneVerification, *, user: Any = None) -> datetime:
     user_id = user_id_of(user)
     if verification.resend_at is not None and verification.user_id == user_id:
         return verification.resend_at
-    seen = resend.read(PhoneVerification.objects.all(), verification.pk, user_id)
+    seen = resend.read(verification.pk, user_id)
     return _resend_at(seen, user_id) if seen else timezone.now()
 
 

@@ -19,8 +19,9 @@ from django.utils import timezone
 from .conf import Limit, conf
 from .models import PhoneVerification, primary_alias
 from .processes import PerProcess
+from .querysets import PhoneVerificationQuerySet
 from .statuses import Status
-from .transitions import SEND_LEASE, PhoneVerificationQuerySet
+from .transitions import SEND_LEASE
 
 SLICE = timedelta(seconds=10)
 COUNT_LIFETIME = timedelta(seconds=1)

@@ -42,21 +42,17 @@ and ``checks`` identifies a check.
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
-from django.db import models
-from django.db.models import F, Q
 from django.utils import timezone
 
-from . import pacing
+from . import pacing, statements
 from .conf import conf
-from .statuses import KEY_REFUSED, OPEN_STATUSES, UNCOUNTED_FAILURES, Failure, Status
+from .statuses import Failure, Status
 from .transactions import (
     Bounds,
-    bounded_locks,
     durable_commit,
     durable_statement,
-    durable_transaction,
     retry_on_abort,
 )
 
@@ -66,100 +62,62 @@ if TYPE_CHECKING:
 SEND_LEASE = timedelta(seconds=45)
 CHECK_LEASE = timedelta(seconds=20)
 MAX_SEND_ATTEMPTS = 5
-# How many rows the sweep ends at once: a lock is held for that long.
-SLICE = 500
 
 
-class Ending(NamedTuple):
-    """A transition that needs only time: the rows of ``condition`` get ``changes``."""
-
-    condition: Q
-    changes: dict[str, str]
-
-
-def _set(row: "PhoneVerification", changes: Mapping[str, Any]) -> bool:
-    """Change ``row`` as its stored row was changed. Returns True."""
-    for name, value in changes.items():
-        setattr(row, name, value)
-    return True
+def due_terms(now: datetime) -> dict[str, Any]:
+    """What holds for a row that may be sent now, if the gate gives a slot."""
+    return {
+        "status": Status.QUEUED,
+        "next_send_at__lte": now,
+        "send_by__gt": now,
+        "send_attempts__lt": MAX_SEND_ATTEMPTS,
+    }
 
 
-class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
-    """Verifications: who may see them, which of them count, and all transitions.
+def unannounced_terms(now: datetime) -> dict[str, Any]:
+    """What holds for a verified row whose signal is to be sent now."""
+    return {
+        "status": Status.VERIFIED,
+        "announced_at": None,
+        "announce_at__lte": now,
+    }
 
-    A transition returns whether it changed a row, or the changed row, or None. Those
-    that commit by themselves raise RuntimeError inside an open transaction.
+
+class RowTransitions:
+    """The transitions of one row, as methods of the manager.
+
+    Each returns whether it changed the stored row. Those that commit by themselves
+    raise RuntimeError inside an open transaction.
     """
 
-    def verified(self, *, user: Any, phone_number: str) -> Self:
-        """Rows in which this user proved this number.
+    # Of the manager.
+    db: str
+    model: "type[PhoneVerification]"
 
-        ``phone_number`` is E.164. Rows are purged after a time: keep the fact on a
-        model of your own.
-        """
-        return self.exclude(user=None).filter(
-            user_id=user.pk, phone_number=phone_number, status=Status.VERIFIED
-        )
+    def _transition(
+        self, where: Mapping[str, Any], changes: Mapping[str, Any], *conditions: Bounds
+    ) -> bool:
+        """One UPDATE, which is committed when this returns."""
 
-    def owned_by(self, user_id: Any) -> Self:
-        """Rows that this user may see; ``user_id`` is None without a login.
+        def update() -> bool:
+            with durable_statement(self.db) as bounds:
+                terms = (bounds, *conditions)
+                return statements.update(self.db, self.model, where, changes, *terms)
 
-        Anybody who knows the id of an anonymous row may see it until it is redeemed.
-        The row of a deleted user has no user and is not anonymous: it belongs to
-        nobody.
-        """
-        anonymous = Q(is_anonymous=True, user=None, redeemed_at=None)
-        return self.filter(
-            anonymous if user_id is None else anonymous | Q(user_id=user_id)
-        )
-
-    def counted(self, *, with_account_refusals: bool = False) -> Self:
-        """Rows that sent, may have sent, or may still send an SMS.
-
-        ``with_account_refusals`` adds those that iDenfy refused for contract or
-        credits, but not for the key.
-        """
-        uncounted = Q(status=Status.FAILED, failure__in=UNCOUNTED_FAILURES)
-        if with_account_refusals:
-            refused = Q(failure=Failure.ACCOUNT) & ~Q(provider_code=KEY_REFUSED)
-            uncounted &= ~refused
-        return self.exclude(uncounted)
-
-    def due(self, now: datetime) -> Self:
-        """Rows that may be sent now, if the gate gives a slot."""
-        return self.filter(
-            status=Status.QUEUED,
-            next_send_at__lte=now,
-            send_by__gt=now,
-            send_attempts__lt=MAX_SEND_ATTEMPTS,
-        )
+        return retry_on_abort(update, self.db)
 
     def _change_due_row(
         self, row: "PhoneVerification", now: datetime, bounds: Bounds, **changes: Any
     ) -> bool:
         """Change a due row that is as it was read. Joins the claim's transaction."""
-        as_read = self.due(now).filter(
-            bounds,
-            durable_commit(self.db),
-            pk=row.pk,
-            send_attempts=row.send_attempts,
-            slot_reserved=row.slot_reserved,
-        )
-        return as_read.update(**changes) > 0 and _set(row, changes)
-
-    def _transition(self, **changes: Any) -> bool:
-        """Return whether the UPDATE changed a row. Committed when it returns."""
-
-        def update() -> bool:
-            with durable_statement(self.db) as bounds:
-                return self.filter(bounds).update(**changes) > 0
-
-        return retry_on_abort(update, self.db)
-
-    def _transition_of(self, row: "PhoneVerification", **changes: Any) -> bool:
-        """As ``_transition``, and change ``row`` as its stored row was changed."""
-        has_changed = self.filter(pk=row.pk)._transition(**changes)
-        return has_changed and _set(row, changes)
+        where = due_terms(now) | {
+            "id": row.pk,
+            "send_attempts": row.send_attempts,
+            "slot_reserved": row.slot_reserved,
+        }
+        terms = (bounds, durable_commit(self.db))
+        has_changed = statements.update(self.db, self.model, where, changes, *terms)
+        return has_changed and row.apply(changes)
 
     def start_sending(
         self, row: "PhoneVerification", now: datetime, bounds: Bounds
@@ -193,32 +151,43 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         changes = {"status": Status.FAILED, "failure": Failure.TOO_LATE}
         return self._change_due_row(row, now, bounds, **changes)
 
-    def _attempt(self, row: "PhoneVerification") -> Self:
-        return self.filter(pk=row.pk, send_attempts=row.send_attempts)
-
     def mark_sent(self, row: "PhoneVerification", request_id: str) -> bool:
         """T2. A late answer lifts a row that was given up as unknown.
 
         Raises IntegrityError where another row has this request_id.
         """
-        given_up = Q(status=Status.FAILED, failure=Failure.UNKNOWN)
         assert row.claimed_at is not None
-        attempt = self._attempt(row).filter(Q(status=Status.SENDING) | given_up)
-        return attempt._transition(
-            status=Status.SENT,
-            request_id=request_id,
-            sent_at=timezone.now(),
-            expires_at=row.claimed_at + conf.CODE_LIFETIME,
-            failure="",
-        )
+        where = {
+            "id": row.pk,
+            "send_attempts": row.send_attempts,
+            "status__in": (Status.SENDING, Status.FAILED),
+            # "" is that of a row that is sending.
+            "failure__in": ("", Failure.UNKNOWN),
+        }
+        changes = {
+            "status": Status.SENT,
+            "request_id": request_id,
+            "sent_at": timezone.now(),
+            "expires_at": row.claimed_at + conf.CODE_LIFETIME,
+            "failure": "",
+        }
+        return self._transition(where, changes)
+
+    def _end_attempt(self, row: "PhoneVerification", **changes: Any) -> bool:
+        where = {
+            "id": row.pk,
+            "send_attempts": row.send_attempts,
+            "status": Status.SENDING,
+        }
+        return self._transition(where, changes)
 
     def requeue(self, row: "PhoneVerification", next_send_at: datetime) -> bool:
         """T3: give the row back, to be sent again from ``next_send_at`` on.
 
         Only where the request surely never left, or surely was not accepted.
         """
-        attempt = self._attempt(row).filter(status=Status.SENDING)
-        return attempt._transition(
+        return self._end_attempt(
+            row,
             status=Status.QUEUED,
             next_send_at=next_send_at,
             slot_reserved=False,
@@ -231,63 +200,10 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
         ``provider_code`` is the constant of iDenfy's error body, "" for none.
         """
-        attempt = self._attempt(row).filter(status=Status.SENDING)
-        return attempt._transition(
-            status=Status.FAILED, failure=failure, provider_code=provider_code[:64]
+        code = provider_code[:64]
+        return self._end_attempt(
+            row, status=Status.FAILED, failure=failure, provider_code=code
         )
-
-    def settle(self) -> list[uuid.UUID]:
-        """T5, T6 and T11 for a few rows. Returns the ids of those that failed."""
-        now, open_rows = timezone.now(), self.filter(status__in=OPEN_STATUSES)
-        if not any(row.is_late(now) for row in open_rows):
-            return []
-        _ended, failed = self.settle_slice()
-        return failed
-
-    def settle_slice(self) -> tuple[int, list[uuid.UUID]]:
-        """As ``settle``, for at most SLICE rows of each ending, in one transaction.
-
-        Returns how many rows ended, and the ids of those that failed. Rows that another
-        process has locked are left for the next slice.
-        """
-
-        def settle() -> tuple[int, list[uuid.UUID]]:
-            ended, failed = 0, []
-            with durable_transaction(self.db) as bounds:
-                for ending in self._endings(timezone.now()):
-                    late = self.filter(ending.condition, bounds).order_by()
-                    locked = late.select_for_update(skip_locked=True)
-                    pks = list(locked.values_list("pk", flat=True)[:SLICE])
-                    ended += late.filter(pk__in=pks).update(**ending.changes)
-                    if "failure" in ending.changes:
-                        failed += pks
-            return ended, failed
-
-        return retry_on_abort(settle, self.db)
-
-    def _endings(self, now: datetime) -> list[Ending]:
-        idle = Q(checking_until=None) | Q(checking_until__lte=now)
-        # As PhoneVerification.checks_left, in SQL.
-        not_refunded = Q(checks__lt=F("checks_refunded") + conf.MAX_CHECKS)
-        has_checks_left = not_refunded & Q(checks__lt=2 * conf.MAX_CHECKS)
-        return [
-            Ending(
-                Q(status=Status.SENDING, lease_until__lte=now),
-                {"status": Status.FAILED, "failure": Failure.UNKNOWN},
-            ),
-            Ending(
-                Q(status=Status.QUEUED, send_by__lte=now),
-                {"status": Status.FAILED, "failure": Failure.TOO_LATE},
-            ),
-            Ending(
-                Q(status=Status.SENT) & idle & ~has_checks_left,
-                {"status": Status.LOCKED},
-            ),
-            Ending(
-                Q(status=Status.SENT, expires_at__lte=now) & idle,
-                {"status": Status.EXPIRED},
-            ),
-        ]
 
     def begin_check(self, row: "PhoneVerification") -> bool:
         """T7: spend one check before iDenfy is asked, one at a time.
@@ -300,18 +216,19 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         now = timezone.now()
         if not row.checks_left or (row.checking_until or now) > now:
             return False
-        as_read = self.filter(
-            durable_commit(self.db),
-            status=Status.SENT,
-            expires_at__gt=now,
-            user=row.user_id,
-            checking_until=row.checking_until,
-            checks=row.checks,
-            checks_wrong=row.checks_wrong,
-            checks_refunded=row.checks_refunded,
-        )
-        until = now + CHECK_LEASE
-        return as_read._transition_of(row, checks=row.checks + 1, checking_until=until)
+        where = {
+            "id": row.pk,
+            "status": Status.SENT,
+            "expires_at__gt": now,
+            "user": row.user_id,
+            "checking_until": row.checking_until,
+            "checks": row.checks,
+            "checks_wrong": row.checks_wrong,
+            "checks_refunded": row.checks_refunded,
+        }
+        changes = {"checks": row.checks + 1, "checking_until": now + CHECK_LEASE}
+        has_begun = self._transition(where, changes, durable_commit(self.db))
+        return has_begun and row.apply(changes)
 
     def mark_verified(self, row: "PhoneVerification") -> bool:
         """T8. Only after iDenfy answered true for this row's own request_id.
@@ -319,78 +236,61 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         Takes the first announcement: the caller sends its signal.
         """
         now = timezone.now()
-        liftable = (Status.SENT, Status.EXPIRED, Status.LOCKED)
-        return self.filter(
-            request_id=row.request_id, status__in=liftable
-        )._transition_of(
-            row,
-            status=Status.VERIFIED,
-            is_verified=True,
-            verified_at=now,
-            announce_attempts=1,
-            announce_at=now + pacing.ANNOUNCE_LEASE,
-            checking_until=None,
-        )
+        where = {
+            "id": row.pk,
+            "request_id": row.request_id,
+            "status__in": (Status.SENT, Status.EXPIRED, Status.LOCKED),
+        }
+        changes = {
+            "status": Status.VERIFIED,
+            "is_verified": True,
+            "verified_at": now,
+            "announce_attempts": 1,
+            "announce_at": now + pacing.ANNOUNCE_LEASE,
+            "checking_until": None,
+        }
+        return self._transition(where, changes) and row.apply(changes)
 
-    def _check_in_flight(self, row: "PhoneVerification") -> Self:
-        in_flight = Q(status=Status.SENT, checking_until__isnull=False)
-        return self.filter(in_flight, checks=row.checks)
+    def _end_check(self, row: "PhoneVerification", **changes: Any) -> bool:
+        where = {
+            "id": row.pk,
+            "status": Status.SENT,
+            "checks": row.checks,
+            "checking_until__isnull": False,
+        }
+        changes["checking_until"] = None
+        return self._transition(where, changes) and row.apply(changes)
 
     def mark_wrong(self, row: "PhoneVerification") -> bool:
         """T9: iDenfy judged this check and said false."""
-        return self._check_in_flight(row)._transition_of(
-            row,
-            checks_wrong=row.checks_wrong + 1,
-            checking_until=None,
-            status=Status.SENT if row.checks_left else Status.LOCKED,
-        )
+        status = Status.SENT if row.checks_left else Status.LOCKED
+        wrong = row.checks_wrong + 1
+        return self._end_check(row, checks_wrong=wrong, status=status)
 
     def abandon_check(self, row: "PhoneVerification") -> bool:
         """The answer was lost: the check stays spent, and the next one may begin."""
-        return self._check_in_flight(row)._transition_of(row, checking_until=None)
+        return self._end_check(row)
 
     def refund_check(self, row: "PhoneVerification") -> bool:
         """T10: iDenfy surely did not judge this check."""
-        return self._check_in_flight(row)._transition_of(
-            row, checks_refunded=row.checks_refunded + 1, checking_until=None
-        )
-
-    def redeemable(self, user_id: Any, purpose: str) -> Self:
-        """Fresh proofs for this purpose, of this user or of no user yet."""
-        return self.owned_by(user_id).filter(
-            status=Status.VERIFIED,
-            redeemed_at=None,
-            purpose=purpose,
-            verified_at__gt=timezone.now() - conf.REDEEM_WITHIN,
-        )
-
-    def redeem(self, pk: uuid.UUID, user_id: Any, purpose: str) -> bool:
-        """T13: spend a proof, once. Joins the caller's transaction."""
-        with bounded_locks(self.db) as bounds:
-            redeemable = self.redeemable(user_id, purpose).filter(bounds or Q(), pk=pk)
-            return redeemable.update(redeemed_at=timezone.now(), user_id=user_id) > 0
-
-    def unannounced(self) -> Self:
-        """Verified rows whose signal is to be sent now."""
-        return self.filter(
-            status=Status.VERIFIED, announced_at=None, announce_at__lte=timezone.now()
-        )
+        return self._end_check(row, checks_refunded=row.checks_refunded + 1)
 
     def take_announcement(self, pk: uuid.UUID) -> "PhoneVerification | None":
         """T12, first half: nobody else announces the row until its next try.
 
         Returns None where the row is not due.
         """
-        row = self.unannounced().filter(pk=pk).first()
+        now, row = timezone.now(), statements.read(self.db, self.model, pk)
         if row is None:
             return None
-        now, tries = timezone.now(), row.announce_attempts
+        tries = row.announce_attempts
         pause = pacing.announcement_pause(tries, row.verified_at or now, now)
+        where = unannounced_terms(now) | {"id": pk}
         changes = {"announce_attempts": tries + 1, "announce_at": now + pause}
-        is_taken = self.unannounced()._transition_of(row, **changes)
+        is_taken = self._transition(where, changes) and row.apply(changes)
         return row if is_taken else None
 
     def mark_announced(self, row: "PhoneVerification") -> bool:
         """T12, second half: every receiver ran without a failure."""
-        unannounced = self.filter(pk=row.pk, announced_at=None)
-        return unannounced._transition(announced_at=timezone.now())
+        where = {"id": row.pk, "announced_at": None}
+        return self._transition(where, {"announced_at": timezone.now()})

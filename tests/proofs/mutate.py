@@ -11,13 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "django_idenfy_phone"
-MODULE = "transitions.py"
-QUERYSET = "PhoneVerificationQuerySet"
+MODULES = ("transitions.py", "querysets.py")
 # The first file kills nearly all mutants, so the others run rarely.
 TESTS = (
     ["domain/test_transitions.py"],
@@ -33,12 +33,7 @@ AT_ONCE = 2
 
 # No test can notice these: without them the same rows change, only slower.
 REDUNDANT = {
-    # Only PostgreSQL needs it: see test_durability.
-    ("_change_due_row", "durable_commit(self.db)"),
-    ("begin_check", "durable_commit(self.db)"),
-    # Only PostgreSQL needs them: see test_lock_timeouts.
-    ("_transition", "bounds"),
-    ("_change_due_row", "bounds"),
+    # Only PostgreSQL needs it: see test_lock_timeouts.
     ("settle_slice", "bounds"),
     # A look whether anything is late: settle_slice decides.
     ("settle", "status__in=OPEN_STATUSES"),
@@ -49,6 +44,7 @@ REDUNDANT = {
 
 
 class Mutant(NamedTuple):
+    module: str
     method: str
     line: int
     term: str
@@ -59,26 +55,32 @@ class Mutant(NamedTuple):
         return self.method, self.term
 
     def __str__(self) -> str:
-        return f"{MODULE}:{self.line} {self.method}: {self.term}"
+        return f"{self.module}:{self.line} {self.method}: {self.term}"
 
 
-def mutants(tree: ast.Module) -> Iterator[Mutant]:
+def mutants(module: str) -> Iterator[Mutant]:
     """The module once for each term, and each time without that term."""
-    [queryset] = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and node.name == QUERYSET
-    ]
-    for method in queryset.body:
-        if isinstance(method, ast.FunctionDef):
-            for node in ast.walk(method):
+    tree = parse(module)
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for function in chain(tree.body, *(each.body for each in classes)):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
                 for term in dropped(node):
                     text, source = ast.unparse(term), ast.unparse(tree)
-                    yield Mutant(method.name, term.lineno, text, source)
+                    yield Mutant(module, function.name, term.lineno, text, source)
+
+
+def parse(module: str) -> ast.Module:
+    return ast.parse((ROOT / PACKAGE / module).read_text())
 
 
 def dropped(node: ast.AST) -> Iterator[ast.expr | ast.keyword]:
     """Each term of a node; the tree is without it until the next one is asked for."""
+    match node:
+        case ast.Assign(targets=[ast.Name("where")], value=where):
+            yield from dropped_of_where(where)
+        case ast.Return(value=ast.Dict() as where):
+            yield from dropped_of_where(where)
     if isinstance(node, ast.Call) and name_of(node.func) in ("filter", "exclude", "Q"):
         yield from left_out(node.args)
         yield from left_out(node.keywords)
@@ -86,6 +88,20 @@ def dropped(node: ast.AST) -> Iterator[ast.expr | ast.keyword]:
         yield from left_out(node.value.elts)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr | ast.BitAnd):
         yield from one_sided(node)
+
+
+def dropped_of_where(where: ast.expr) -> Iterator[ast.expr]:
+    """Each key of the dicts in it, and each element of their values."""
+    for node in ast.walk(where):
+        if isinstance(node, ast.Tuple):
+            yield from left_out(node.elts)
+        elif isinstance(node, ast.Dict):
+            keys, values = node.keys, node.values
+            for place, (key, value) in enumerate(list(zip(keys, values, strict=True))):
+                del keys[place], values[place]
+                yield key
+                keys.insert(place, key)
+                values.insert(place, value)
 
 
 def name_of(function: ast.expr) -> str:
@@ -110,11 +126,11 @@ def one_sided(node: ast.BinOp) -> Iterator[ast.expr]:
     node.right = right
 
 
-def is_killed(source: str) -> bool:
-    """Whether a test fails in a copy of the package with this source of MODULE."""
+def is_killed(module: str, source: str) -> bool:
+    """Whether a test fails in a copy of the package with this source of a module."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / PACKAGE, Path(folder) / PACKAGE)
-        (Path(folder) / PACKAGE / MODULE).write_text(source)
+        (Path(folder) / PACKAGE / module).write_text(source)
         return any(fails(folder, files) for files in TESTS)
 
 
@@ -138,10 +154,10 @@ def fails(folder: str, files: list[str]) -> bool:
 
 
 def main(words: list[str]) -> int:
-    tree = ast.parse((ROOT / PACKAGE / MODULE).read_text())
-    if is_killed(ast.unparse(tree)):
-        sys.exit("The tests fail without a mutant.")
-    found = list(mutants(tree))
+    for module in MODULES:
+        if is_killed(module, ast.unparse(parse(module))):
+            sys.exit("The tests fail without a mutant.")
+    found = [mutant for module in MODULES for mutant in mutants(module)]
     if gone := REDUNDANT - {mutant.key for mutant in found}:
         sys.exit(f"No such terms any more: {gone}")
     todo = [
@@ -151,7 +167,7 @@ def main(words: list[str]) -> int:
     ]
     survivors = 0
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        killed = pool.map(is_killed, [mutant.source for mutant in todo])
+        killed = pool.map(lambda each: is_killed(each.module, each.source), todo)
         for mutant, is_dead in zip(todo, killed, strict=True):
             print("killed  " if is_dead else "SURVIVED", mutant, flush=True)
             survivors += not is_dead
