@@ -39,7 +39,7 @@ class Limit(NamedTuple):
 
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-DEFAULT_SEND_LIMITS = {
+DEFAULT_SEND_LIMITS: dict[str, Sequence[str]] = {
     "number": ("3/10m", "5/d", "15/30d"),
     "user": ("5/h", "10/d"),
     "network": ("20/h", "100/d"),
@@ -124,8 +124,12 @@ class Settings:
 
         A kind that the setting leaves out keeps its default; an empty one has none.
         """
-        texts = {**DEFAULT_SEND_LIMITS, **_get("SEND_LIMITS", {})}
-        return {kind: tuple(map(parse_limit, texts[kind])) for kind in texts}
+        return {kind: self.limits_of(kind) for kind in DEFAULT_SEND_LIMITS}
+
+    def limits_of(self, kind: str) -> tuple[Limit, ...]:
+        """Those of SEND_LIMITS for one kind."""
+        chosen: dict[str, Sequence[str]] = _get("SEND_LIMITS", {})
+        return tuple(map(parse_limit, chosen.get(kind, DEFAULT_SEND_LIMITS[kind])))
 
     @property
     def SEND_RATE(self) -> Limit | None:

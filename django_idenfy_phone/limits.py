@@ -156,7 +156,7 @@ def _exact_limits(start: StartRequest) -> list[tuple[str, Limit]]:
         (kind, limit)
         for kind in kinds(start.user_id, start.network)
         if kind != "site"
-        for limit in conf.SEND_LIMITS[kind]
+        for limit in conf.limits_of(kind)
     ]
 
 
@@ -200,7 +200,7 @@ def enforce(
     now = timezone.now()
     refusals = [
         _refusal("site", limit, created_at)
-        for limit in conf.SEND_LIMITS["site"]
+        for limit in conf.limits_of("site")
         if (created_at := site.nth_newest(limit, now))
     ]
     if _may_refuse(start, counts.rows):
@@ -273,13 +273,13 @@ def _refusal(
 
 def count_site() -> None:
     """Count the site's starts anew where it is time: before a transaction begins."""
-    if conf.SEND_LIMITS["site"]:
+    if conf.limits_of("site"):
         site.recount()
 
 
 def count_start(row: PhoneVerification) -> None:
     """Count a start that was just committed, in the site's limit of this process."""
-    if conf.SEND_LIMITS["site"]:
+    if conf.limits_of("site"):
         site.add(row.created_at)
 
 
@@ -293,7 +293,7 @@ def is_near(start: StartRequest, counts: Mapping[Rows, int]) -> bool:
 
 def _own_site_limits(start: StartRequest) -> list[tuple[str, Limit]]:
     """The site's limits, as those of one user: what a user alone can reach."""
-    limits = conf.SEND_LIMITS["site"] if start.user_id is not None else ()
+    limits = conf.limits_of("site") if start.user_id is not None else ()
     return [("user", limit) for limit in limits]
 
 

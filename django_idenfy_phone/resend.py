@@ -56,7 +56,7 @@ def _ends_of_one_row(
     sends = [created_at] if row.is_counted() else []
     ends = [] if is_cleared else list(limits.cooldown_ends([created_at], sends))
     for kind in limits.kinds(user_id, row.network):
-        for limit in conf.SEND_LIMITS[kind]:
+        for limit in conf.limits_of(kind):
             counts = limits.counts_refusals(kind, limit)
             is_reached = limit.sends == 1 and row.is_counted(
                 with_account_refusals=counts

@@ -91,7 +91,7 @@ class SiteCounter:
         return timedelta(0) <= now - self._counted_at < COUNT_LIFETIME
 
     def _count(self, now: datetime) -> None:
-        longest = max(limit.window for limit in conf.SEND_LIMITS["site"])
+        longest = max(limit.window for limit in conf.limits_of("site"))
         oldest = _slice_of(now - longest)
         # After a change of the limits or of the clock, all is counted anew.
         is_known = self._oldest <= oldest and self._counted_at <= now
