@@ -15,7 +15,8 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import Any, NamedTuple, Self
+from functools import partial
+from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
 import requests
@@ -42,6 +43,7 @@ HEADERS = {
 }
 
 _thread = threading.local()
+T = TypeVar("T")
 
 
 class Reply(NamedTuple):
@@ -206,57 +208,53 @@ class _Watchdog:
 
 
 _watchdog = PerProcess(_Watchdog)
-_lookups = PerProcess(dict[tuple[str, int], "Future[list[Any]]"])
 
 
-def _addresses(host: str, port: int, seconds: float) -> list[Any]:
-    """Resolve a name, waiting at most so long: getaddrinfo itself takes no timeout.
-
-    All who wait for one name share a thread, so that a slow resolver does not fill the
-    process with threads.
-    """
-    mine: Future[list[Any]] = Future()
-    lookups = _lookups.get()
-    lookup = lookups.setdefault((host, port), mine)
-    if lookup is mine:
-        thread = threading.Thread(target=_look_up, args=(host, port, mine), daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            del lookups[host, port]
-            raise
-    return lookup.result(seconds)
-
-
-def _look_up(host: str, port: int, lookup: Future[list[Any]]) -> None:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        lookup.set_exception(OSError(type(error).__name__))
-    else:
-        lookup.set_result([address for *_rest, address in found])
-    finally:
-        del _lookups.get()[host, port]
-
-
-def _in_time(connect: Callable[[], Any], seconds: float) -> Any:
-    """Connect in a thread: the handshake with a SOCKS proxy has no deadline in all."""
-    connection: Future[Any] = Future()
+def _in_thread(call: Callable[[], T]) -> Future[T]:
+    """Start a call in a thread of its own, since it takes no timeout itself."""
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            connection.set_result(connect())
+            future.set_result(call())
         except Exception as error:
-            connection.set_exception(error)
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        return connection.result(seconds)
-    except TimeoutError:
-        connection.add_done_callback(
-            lambda late: late.exception() or late.result().close()
-        )
-        raise
+    return future
+
+
+class _Resolver:
+    """Resolves names. All who wait for one name share a thread.
+
+    Otherwise a slow resolver would fill the process with threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lookups: dict[tuple[str, int], Future[list[Any]]] = {}
+
+    def addresses(self, host: str, port: int, seconds: float) -> list[Any]:
+        """The addresses of a name. Raises OSError, after ``seconds`` at the latest."""
+        key = host, port
+        with self._lock:
+            if key not in self._lookups:
+                self._lookups[key] = _in_thread(partial(self._look_up, *key))
+            lookup = self._lookups[key]
+        return lookup.result(seconds)
+
+    def _look_up(self, host: str, port: int) -> list[Any]:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise OSError(type(error).__name__) from None
+        finally:
+            with self._lock:
+                self._lookups.pop((host, port), None)
+        return [address for *_rest, address in found]
+
+
+_resolver = PerProcess(_Resolver)
 
 
 class _Response(http.client.HTTPResponse):
@@ -326,9 +324,9 @@ class _Connection(HTTPConnection):
 
     def _connect(self, request: _Request) -> Any:
         if hasattr(self, "_socks_options"):
-            return _in_time(super()._new_conn, request.seconds_left())
-        options = self.socket_options
-        addresses = _addresses(self._dns_host, self.port, request.seconds_left())
+            return self._connect_by_socks_proxy(request.seconds_left())
+        host, port, options = self._dns_host, self.port, self.socket_options
+        addresses = _resolver.get().addresses(host, port, request.seconds_left())
         for number, address in enumerate(addresses, start=1):
             left = len(addresses) - number + 1
             share = min(request.seconds_left() / 2 / left, CONNECT_TIMEOUT_SECONDS)
@@ -338,6 +336,17 @@ class _Connection(HTTPConnection):
                 if left == 1:
                     raise
         raise OSError("no address")
+
+    def _connect_by_socks_proxy(self, seconds: float) -> Any:
+        """In a thread: the handshake with the proxy has no deadline in all."""
+        connection: Future[Any] = _in_thread(super()._new_conn)
+        try:
+            return connection.result(seconds)
+        except TimeoutError:
+            connection.add_done_callback(
+                lambda late: late.exception() or late.result().close()
+            )
+            raise
 
 
 class _Adapter(HTTPAdapter):
