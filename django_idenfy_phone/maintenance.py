@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 
@@ -38,28 +38,48 @@ def sweep(
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
-    give_up_at = time.monotonic() + budget.total_seconds()
-    for pk in _due_batch():
-        if not dispatch(pk) or time.monotonic() > give_up_at:
-            break
-    ended, failed = PhoneVerification.objects.settle_slice()
-    while ended and time.monotonic() <= give_up_at:
-        ended, failed_now = PhoneVerification.objects.settle_slice()
-        failed += failed_now
-    unannounced = PhoneVerification.objects.unannounced().order_by("announce_at")
-    calls = [
-        partial(announce.verified_again, pk)
-        for pk in unannounced.values_list("pk", flat=True)
-    ]
-    calls += [partial(announce.failed, [pk]) for pk in failed]
-    run = announce.one_by_one if is_eager else announce.in_background
-    run(calls, give_up_at)
+    run = _Run(time.monotonic() + budget.total_seconds())
+    run.dispatch_due(dispatch)
+    failed = run.settle_late()
+    run.call_receivers(failed, is_eager)
 
 
-def _due_batch() -> list[uuid.UUID]:
-    """As many waiting rows as can be sent before the next run, oldest first."""
-    rate = conf.SEND_RATE
-    batch = max(MIN_BATCH, SWEEP_INTERVAL // rate.interval) if rate else None
-    # Not by next_send_at, which lies before created_at until the first try.
-    due = PhoneVerification.objects.due(timezone.now()).order_by("created_at")
-    return list(due.values_list("pk", flat=True)[:batch])
+class _Run:
+    """One sweep. Each step ends early once the time is over."""
+
+    def __init__(self, give_up_at: float) -> None:
+        """``give_up_at`` is a time of ``time.monotonic()``."""
+        self.give_up_at = give_up_at
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.give_up_at
+
+    def dispatch_due(self, dispatch: Callable[[uuid.UUID], bool]) -> None:
+        """As many waiting rows as can be sent before the next sweep, oldest first."""
+        rate = conf.SEND_RATE
+        batch = max(MIN_BATCH, SWEEP_INTERVAL // rate.interval) if rate else None
+        # Not by next_send_at, which lies before created_at until the first try.
+        due = PhoneVerification.objects.due(timezone.now()).order_by("created_at")
+        for pk in list(due.values_list("pk", flat=True)[:batch]):
+            if not dispatch(pk) or self.is_over():
+                break
+
+    def settle_late(self) -> list[uuid.UUID]:
+        """End late rows, slice by slice. Returns those that failed."""
+        failed: list[uuid.UUID] = []
+        while True:
+            ended, failed_now = PhoneVerification.objects.settle_slice()
+            failed += failed_now
+            if not ended or self.is_over():
+                return failed
+
+    def call_receivers(self, failed: Iterable[uuid.UUID], is_eager: bool) -> None:
+        """Announce proofs that are due, then the rows that failed."""
+        unannounced = PhoneVerification.objects.unannounced().order_by("announce_at")
+        calls = [
+            partial(announce.verified_again, pk)
+            for pk in unannounced.values_list("pk", flat=True)
+        ]
+        calls += [partial(announce.failed, [pk]) for pk in failed]
+        call_all = announce.one_by_one if is_eager else announce.in_background
+        call_all(calls, self.give_up_at)
