@@ -64,18 +64,12 @@ class BrokerPublisher:
         started = time.monotonic()
         if started < self._paused_until:
             return False
-        is_published = False
         try:
             self._publish(argument, countdown)
             is_published = True
-        except BROKER_FAULTS as error:
-            # Kombu calls any KeyError a fault of Redis.
-            if isinstance(error.__cause__, LookupError):
-                self._log_own_fault(error.__cause__)
-            else:
-                self._note_fault(error, started)
         except Exception as error:
-            self._log_own_fault(error)
+            self._note_error(error, started)
+            is_published = False
         # An eager task is the sending itself: no broker is slow.
         is_slow = time.monotonic() - started > self.TIMEOUT_SECONDS
         if is_slow and not self.task.app.conf.task_always_eager:
@@ -94,7 +88,6 @@ class BrokerPublisher:
         self._faults = 0
 
     def _publish(self, argument: str, countdown: timedelta) -> None:
-        app: Celery = self.task.app
         send = partial(
             self.task.apply_async,
             (argument,),
@@ -103,11 +96,15 @@ class BrokerPublisher:
             retry=False,
             ignore_result=True,
         )
-        if app.conf.task_always_eager:
+        if self.task.app.conf.task_always_eager:
             send()
-            return
+        else:
+            self._send_over_any(send)
+
+    def _send_over_any(self, send: Callable[..., object]) -> None:
+        """Try one connection after the other, as long as they fail at once."""
         started = time.monotonic()
-        for connection in self._connections(app):
+        for connection in self._connections(self.task.app):
             try:
                 self._send_over(connection, send)
             except BROKER_FAULTS as error:
@@ -166,11 +163,17 @@ class BrokerPublisher:
         for connection in self._pop_kept():
             connection.close()
 
-    def _note_fault(self, error: Exception, started: float) -> None:
+    def _note_error(self, error: Exception, started: float) -> None:
+        """Log an error. Where it is the broker's, pause and close the connections."""
+        is_of_broker = isinstance(error, BROKER_FAULTS)
+        cause = (error.__cause__ if is_of_broker else None) or error
+        # Kombu calls any KeyError a fault of Redis.
+        if not is_of_broker or isinstance(cause, LookupError):
+            self._log_own_fault(cause)
+            return
         self._close_kept()
         # Not the text: it may hold the broker's password.
-        name = type(error.__cause__ or error).__name__
-        if self._pause(f"failed ({name})", started):
+        if self._pause(f"failed ({type(cause).__name__})", started):
             self._faults += 1
 
     def _pause(self, reason: str, started: float) -> bool:
@@ -216,31 +219,25 @@ class BrokerConnection:
             connect_timeout=timeout_seconds,
             transport_options={**host_options, **TRANSPORT_OPTIONS, **own_options},
         )
+        self._use_only(broker, (probe.alt or [""])[0])
+        self.producer = app.amqp.Producer(self.connection, auto_declare=False)
+        self.used_at = 0.0
+
+    def _use_only(self, broker: str, first: str) -> None:
+        """Connect to this one of several brokers; ``first`` is the first of them."""
         if broker.startswith("sentinel:"):
             # Kombu would ask all of them in turn, each for the whole time.
             self.connection.alt = [broker]
-        elif broker != (probe.alt or [""])[0]:
+        elif broker != first:
             # As Celery does: what the URL leaves out is that of the first one.
             self.connection.switch(broker)
-        self.producer = app.amqp.Producer(self.connection, auto_declare=False)
-        self.used_at = 0.0
 
     def _timeouts(
         self, driver_type: str, host_options: dict[str, Any]
     ) -> dict[str, Any]:
+        """The transport options that bound each wait for the broker."""
         if driver_type == "redis":
-            sockets = {
-                "socket_timeout": self.timeout_seconds,
-                "socket_connect_timeout": self.timeout_seconds,
-            }
-            sentinel = host_options.get("sentinel_kwargs") or {}
-            kept = {k: v for k, v in sentinel.items() if not k.startswith("retry")}
-            return {
-                **sockets,
-                "retry_on_timeout": False,
-                # redis-py would ask a sentinel ten times more.
-                "sentinel_kwargs": {**kept, **sockets, "retry": None},
-            }
+            return self._redis_timeouts(host_options.get("sentinel_kwargs") or {})
         if self.is_amqp:
             return {
                 "confirm_publish": True,
@@ -249,6 +246,19 @@ class BrokerConnection:
                 "write_timeout": self.timeout_seconds,
             }
         return {}
+
+    def _redis_timeouts(self, sentinel_options: dict[str, Any]) -> dict[str, Any]:
+        sockets = {
+            "socket_timeout": self.timeout_seconds,
+            "socket_connect_timeout": self.timeout_seconds,
+        }
+        kept = {k: v for k, v in sentinel_options.items() if not k.startswith("retry")}
+        return {
+            **sockets,
+            "retry_on_timeout": False,
+            # redis-py would ask a sentinel ten times more.
+            "sentinel_kwargs": {**kept, **sockets, "retry": None},
+        }
 
     def open(self) -> None:
         if self.is_amqp and not self.connection.connected:
