@@ -55,25 +55,23 @@ class SiteCounter:
         """As the function of this name, by the counts that are kept."""
         self.recount(now)
         own = sorted(each for each in self._own if each > self._counted_at)
-        missing = limit.sends - len(own)
-        if missing <= 0:
+        if limit.sends <= len(own):
             return own[-limit.sends]
-        slices, oldest = self._slices, _slice_of(now - limit.window)
-        if sum(slices[each] for each in slices if each >= oldest) < missing:
+        return self._nth_counted(limit.sends - len(own), now - limit.window, now)
+
+    def _nth_counted(self, n: int, since: datetime, now: datetime) -> datetime | None:
+        """When the n-th newest counted row was created, if after ``since``."""
+        slices, oldest = self._slices, _slice_of(since)
+        if sum(slices[each] for each in slices if each >= oldest) < n:
             return None
         for number in sorted(slices, reverse=True):
-            if missing <= slices[number]:
+            if n <= slices[number]:
                 break
-            missing -= slices[number]
+            n -= slices[number]
         begin = EPOCH + number * SLICE
-        in_slice = _rows(now).filter(
-            created_at__gte=begin,
-            created_at__lt=begin + SLICE,
-            created_at__gt=now - limit.window,
-            created_at__lte=self._counted_at,
-        )
-        times = in_slice.order_by("-created_at").values_list("created_at", flat=True)
-        return times[missing - 1 : missing].first()
+        rows = _rows(now).filter(created_at__gte=begin, created_at__lt=begin + SLICE)
+        rows = rows.filter(created_at__gt=since, created_at__lte=self._counted_at)
+        return _nth_created(rows, n)
 
     def recount(self, now: datetime) -> None:
         """Count the open slices, unless they were counted within COUNT_LIFETIME."""
@@ -91,8 +89,7 @@ class SiteCounter:
         return timedelta(0) <= now - self._counted_at < COUNT_LIFETIME
 
     def _count(self, now: datetime) -> None:
-        longest = max(limit.window for limit in conf.limits_of("site"))
-        oldest = _slice_of(now - longest)
+        oldest = min(_slice_of(now - each.window) for each in conf.limits_of("site"))
         # After a change of the limits or of the clock, all is counted anew.
         is_known = self._oldest <= oldest and self._counted_at <= now
         since = max(self._first_open, oldest) if is_known else oldest
@@ -118,6 +115,12 @@ def _rows(now: datetime) -> PhoneVerificationQuerySet:
     return PhoneVerification.objects.counted().exclude(late)
 
 
+def _nth_created(rows: PhoneVerificationQuerySet, n: int) -> datetime | None:
+    """When the n-th newest of these rows was created; None where there are fewer."""
+    times = rows.order_by("-created_at").values_list("created_at", flat=True)
+    return times[n - 1 : n].first()
+
+
 _counter = PerProcess(SiteCounter)
 
 
@@ -140,9 +143,8 @@ def nth_newest(limit: Limit, now: datetime) -> datetime | None:
     """
     if _keeps_counts():
         return _counter.get().nth_newest(limit, now)
-    rows = _rows(now).filter(created_at__gt=now - limit.window)
-    times = rows.order_by("-created_at").values_list("created_at", flat=True)
-    return times[limit.sends - 1 : limit.sends].first()
+    in_window = _rows(now).filter(created_at__gt=now - limit.window)
+    return _nth_created(in_window, limit.sends)
 
 
 def _keeps_counts() -> bool:
