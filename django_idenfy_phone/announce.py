@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 from django.db import connections, transaction
 from django.utils import timezone
@@ -43,13 +44,7 @@ def verified(row: PhoneVerification) -> None:
     Only for a row whose announcement the caller has taken, by T8 or T12.
     """
     try:
-        answers = []
-        # The user is not fetched for nobody.
-        if phone_verified.has_listeners(PhoneVerification):
-            answers = phone_verified.send_robust(
-                PhoneVerification, verification=row, user=row.user
-            )
-        if not any(isinstance(answer, Exception) for _, answer in answers):
+        if _all_receivers_succeed(row):
             PhoneVerification.objects.mark_announced(row)
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
             text = "Verification %s: receivers of phone_verified have failed for %s."
@@ -59,17 +54,26 @@ def verified(row: PhoneVerification) -> None:
         logger.exception("Verification %s could not be announced.", row.reference)
 
 
+def _all_receivers_succeed(row: PhoneVerification) -> bool:
+    # Without receivers, the user need not be fetched.
+    if not phone_verified.has_listeners(PhoneVerification):
+        return True
+    answers = phone_verified.send_robust(
+        PhoneVerification, verification=row, user=row.user
+    )
+    return not any(isinstance(answer, Exception) for _, answer in answers)
+
+
 def verified_again(pk: uuid.UUID) -> None:
     """T12: send ``phone_verified`` for a row that is due. Never raises."""
     try:
         row = PhoneVerification.objects.take_announcement(pk)
+        if row is not None:
+            verified(row)
     except Exception as error:
         hide(error)
         reference = PhoneVerification(pk=pk).reference
         logger.exception("Verification %s could not be announced.", reference)
-        return
-    if row is not None:
-        verified(row)
 
 
 def failed(pks: Iterable[uuid.UUID]) -> None:
@@ -122,22 +126,26 @@ class _Threads:
         self._free = threading.Semaphore(MAX_THREADS)
 
     def run(self, calls: Sequence[Call], give_up_at: float) -> None:
-        if not self._free.acquire(timeout=THREAD_WAIT_SECONDS):
+        thread = self._start(calls, give_up_at)
+        if thread is None:
             alarm(logger.critical, NO_THREAD)
-            return
-        thread = threading.Thread(
-            target=self._work,
-            name=THREAD_NAME,
-            args=(calls, give_up_at),
-            daemon=True,
-        )
+        else:
+            thread.join(max(0, give_up_at - time.monotonic()))
+
+    def _start(
+        self, calls: Sequence[Call], give_up_at: float
+    ) -> threading.Thread | None:
+        """Start a thread; None where all are busy, or the system starts no more."""
+        if not self._free.acquire(timeout=THREAD_WAIT_SECONDS):
+            return None
+        work = partial(self._work, calls, give_up_at)
+        thread = threading.Thread(target=work, name=THREAD_NAME, daemon=True)
         try:
             thread.start()
         except RuntimeError:
             self._free.release()
-            alarm(logger.critical, NO_THREAD)
-            return
-        thread.join(max(0, give_up_at - time.monotonic()))
+            return None
+        return thread
 
     @hide_values
     def _work(self, calls: Sequence[Call], give_up_at: float) -> None:
