@@ -20,6 +20,7 @@ from ..checking import RETRY_SOON
 from ..conf import conf
 from ..edge import hide_values
 from ..exceptions import ProviderUnavailable, VerificationError, VerificationNotFound
+from ..models import PhoneVerification
 from ..network import client_network
 from ..starting import StartRequest
 from ..transactions import is_definite_abort
@@ -74,6 +75,9 @@ class VerificationView(APIView):
         add_never_cache_headers(final)
         return final
 
+    def data_of(self, row: PhoneVerification) -> dict[str, Any]:
+        return VerificationSerializer(row, context={"request": self.request}).data
+
 
 class StartView(VerificationView):
     """POST {"phone_number"}: 202 and the verification, to be polled until sent.
@@ -92,14 +96,13 @@ class StartView(VerificationView):
             purpose=self.purpose,
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
-        row, is_new = services.start_or_repeat(
-            start, guard=partial(run_guard, request, start)
-        )
-        url = _detail_url(request, row.pk)
-        headers = {"Location": url} if url else None
-        data = VerificationSerializer(row, context={"request": request}).data
+        guard = partial(run_guard, request, start)
+        row, is_new = services.start_or_repeat(start, guard=guard)
+        data = self.data_of(row)
         if row.is_anonymous:
             data["redeem_token"] = services.redeem_token(row)
+        url = StatusView.url_of(request, row.pk)
+        headers = {"Location": url} if url else None
         return Response(data, 202 if is_new else 200, headers=headers)
 
 
@@ -124,7 +127,34 @@ class StatusView(VerificationView):
         self, request: Request, verification_id: object, *args: Any, **kwargs: Any
     ) -> Response:
         row = services.get_verification(_parse_id(verification_id), user=request.user)
-        return Response(VerificationSerializer(row, context={"request": request}).data)
+        return Response(self.data_of(row))
+
+    @classmethod
+    def url_of(cls, request: Request, pk: uuid.UUID) -> str | None:
+        """Where the mount that answers this start shows the verification.
+
+        None for a host that routes the start view alone, without our urls.
+        """
+        # Beside the start, as in our urls: two mounts may share one namespace.
+        if cls._is_at(f"{request.path_info.removesuffix('start/')}{pk}/"):
+            path = f"{request.path.removesuffix('start/')}{pk}/"
+            return escape_leading_slashes(escape_uri_path(path))
+        match = request.resolver_match
+        space, captured = (match.namespaces, match.kwargs) if match else ([], {})
+        ours = ["django_idenfy_phone", "detail"]
+        names = [[*space, "detail"], [*space, *ours], ours] if space else [ours]
+        for name, kwargs in product(names, [captured, {}]):
+            with suppress(NoReverseMatch):
+                return reverse(":".join(name), kwargs={**kwargs, "verification_id": pk})
+        return None
+
+    @classmethod
+    def _is_at(cls, path: str) -> bool:
+        try:
+            view: Any = resolve(path).func
+        except Resolver404:
+            return False
+        return issubclass(getattr(view, "cls", object), cls)
 
 
 class ConfirmView(VerificationView):
@@ -137,7 +167,7 @@ class ConfirmView(VerificationView):
         row = services.confirm_verification(
             pk, _validated(ConfirmSerializer, request, "code"), user=request.user
         )
-        return Response(VerificationSerializer(row, context={"request": request}).data)
+        return Response(self.data_of(row))
 
 
 def _parse_id(value: object) -> uuid.UUID:
@@ -147,30 +177,3 @@ def _parse_id(value: object) -> uuid.UUID:
     if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
         raise VerificationNotFound
     return uuid.UUID(text)
-
-
-def _detail_url(request: Request, pk: uuid.UUID) -> str | None:
-    """Where the mount that answers this start shows the verification.
-
-    None for a host that routes the start view alone, without our urls.
-    """
-    # Beside the start, as in our urls: two mounts may share one namespace.
-    if _leads_to_status_view(f"{request.path_info.removesuffix('start/')}{pk}/"):
-        path = f"{request.path.removesuffix('start/')}{pk}/"
-        return escape_leading_slashes(escape_uri_path(path))
-    match = request.resolver_match
-    space, captured = (match.namespaces, match.kwargs) if match else ([], {})
-    ours = ["django_idenfy_phone", "detail"]
-    names = [[*space, "detail"], [*space, *ours], ours] if space else [ours]
-    for name, kwargs in product(names, [captured, {}]):
-        with suppress(NoReverseMatch):
-            return reverse(":".join(name), kwargs={**kwargs, "verification_id": pk})
-    return None
-
-
-def _leads_to_status_view(path: str) -> bool:
-    try:
-        view: Any = resolve(path).func
-    except Resolver404:
-        return False
-    return issubclass(getattr(view, "cls", object), StatusView)
