@@ -62,23 +62,29 @@ def client_network(request: Any) -> str:
 def _address(request: Any) -> tuple[str, str]:
     """The client's address as it is written, and which proxy setting it came by.
 
-    That is "" for REMOTE_ADDR, and where CLIENT_NETWORK knows no address.
-    X-Forwarded-For is read exactly as far as NUM_PROXIES says: a client can write the
-    entries further left.
+    The setting is "" for REMOTE_ADDR, and where CLIENT_NETWORK knows no address.
     """
     if custom := conf.CLIENT_NETWORK:
         text = custom(request)
         if not isinstance(text, str):
-            raise TypeError(
-                f"{PREFIX}CLIENT_NETWORK must return text, not {type(text).__name__}."
-            )
+            kind = type(text).__name__
+            raise TypeError(f"{PREFIX}CLIENT_NETWORK must return text, not {kind}.")
         return text, BAD_FUNCTION if text else ""
+    forwarded = _forwarded_for(request)
+    if forwarded is not None:
+        return forwarded, BAD_HEADER
+    return str(request.META.get("REMOTE_ADDR", "")), ""
+
+
+def _forwarded_for(request: Any) -> str | None:
+    """The entry of X-Forwarded-For exactly as far back as NUM_PROXIES says.
+
+    A client can write the entries further left. None without proxies or the header.
+    """
     rest_framework: dict[str, Any] = getattr(settings, "REST_FRAMEWORK", None) or {}
     proxies = rest_framework.get("NUM_PROXIES") or 0
-    forwarded = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
-    if not proxies or not forwarded:
-        return str(request.META.get("REMOTE_ADDR", "")), ""
-    return forwarded.split(",")[-proxies:][0], BAD_HEADER
+    header = str(request.META.get("HTTP_X_FORWARDED_FOR", ""))
+    return header.split(",")[-proxies:][0] if proxies and header else None
 
 
 def read_address(text: str) -> IPv4Address | IPv6Address | None:
