@@ -71,12 +71,16 @@ class Answer(NamedTuple):
     def is_success(self) -> bool:
         return 200 <= self.status < 300
 
+    def text(self, name: str, pattern: str) -> str:
+        """A member that is text of this pattern; "" for anything else."""
+        value = self.members.get(name)
+        is_valid = isinstance(value, str) and re.fullmatch(pattern, value)
+        return str(value) if is_valid else ""
+
     @property
     def identifier(self) -> str:
         """The constant of iDenfy's error body; "" for anything that is not one."""
-        text = self.members.get("identifier")
-        is_constant = isinstance(text, str) and re.fullmatch("[A-Z_]{1,64}", text)
-        return text if is_constant and text else ""
+        return self.text("identifier", "[A-Z_]{1,64}")
 
     @property
     def retry_after(self) -> timedelta | None:
@@ -110,13 +114,9 @@ class IdenfyClient:
         # unknown.
         with transport.thread_session("send") as session:
             answer = _post(session, SEND_PATH, payload)
-        request_id = answer.members.get("request_id")
         # "string, 32 to 40 characters"
-        if (
-            answer.is_success
-            and isinstance(request_id, str)
-            and re.fullmatch("[!-~]{32,40}", request_id)
-        ):
+        request_id = answer.text("request_id", "[!-~]{32,40}")
+        if answer.is_success and request_id:
             return request_id
         raise _error(answer, SEND_ERRORS)
 
