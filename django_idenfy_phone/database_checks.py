@@ -60,11 +60,8 @@ def check_sqlite(**kwargs: Any) -> Iterator[CheckMessage]:
     if alias not in connections or connections[alias].vendor != "sqlite":
         return
     database = connections.settings[alias]
-    options = database["OPTIONS"]
-    is_immediate = str(options.get("transaction_mode")).upper() == "IMMEDIATE"
-    command = str(options.get("init_command"))
-    sets_wal = re.search("journal_mode *= *[\"']?wal", command, re.IGNORECASE)
-    if not (is_immediate and (sets_wal or _is_in_wal_mode(database["NAME"]))):
+    mode = str(database["OPTIONS"].get("transaction_mode")).upper()
+    if mode != "IMMEDIATE" or not _uses_wal(database):
         yield Warning(
             "SQLite runs without WAL or without IMMEDIATE transactions.",
             hint='Requests would fail as "database is locked": set "transaction_mode": '
@@ -73,10 +70,14 @@ def check_sqlite(**kwargs: Any) -> Iterator[CheckMessage]:
         )
 
 
-def _is_in_wal_mode(name: object) -> bool:
-    """Whether the header of a database file says so, as sqlite.org/fileformat tells."""
+def _uses_wal(database: dict[str, Any]) -> bool:
+    """Whether its connections set WAL, or the header of its file says so."""
+    command = str(database["OPTIONS"].get("init_command"))
+    if re.search("journal_mode *= *[\"']?wal", command, re.IGNORECASE):
+        return True
     try:
-        with Path(str(name)).open("rb") as file:
+        with Path(str(database["NAME"])).open("rb") as file:
+            # See sqlite.org/fileformat.
             return file.read(20)[18:] == b"\x02\x02"
     except (OSError, ValueError):
         return False

@@ -1,11 +1,12 @@
 import sys
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 
-from ...health import health
+from ...health import Health, health
 
 
 class Command(BaseCommand):
@@ -13,23 +14,24 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = health()
-        self._line(_("Queued"), found.queued)
-        if found.oldest_queued is not None and found.oldest_due is not None:
-            self._line(_("Oldest queued for"), _seconds(found.oldest_queued))
-            self._line(_("Oldest due for"), _seconds(found.oldest_due))
-        self._line(_("Next slot in"), _seconds(found.next_slot_in))
-        for pause, left in found.pauses.items():
-            self._line(str(pause.label), _seconds(left) if left else _("no"))
-        self._line(_("Account faults in a row"), found.account_faults)
-        for outcome, count in sorted(found.outcomes.items()):
-            self._line(_("Last hour: %(outcome)s") % {"outcome": outcome}, count)
+        for title, value in self._facts(found):
+            self.stdout.write(f"{title}: {value}")
         for trouble in found.troubles:
             self.stdout.write(str(trouble.label))
         if found.troubles:
             sys.exit(1)
 
-    def _line(self, title: str, value: object) -> None:
-        self.stdout.write(f"{title}: {value}")
+    def _facts(self, found: Health) -> Iterator[tuple[str, object]]:
+        yield _("Queued"), found.queued
+        if found.oldest_queued is not None and found.oldest_due is not None:
+            yield _("Oldest queued for"), _seconds(found.oldest_queued)
+            yield _("Oldest due for"), _seconds(found.oldest_due)
+        yield _("Next slot in"), _seconds(found.next_slot_in)
+        for pause, left in found.pauses.items():
+            yield str(pause.label), _seconds(left) if left else _("no")
+        yield _("Account faults in a row"), found.account_faults
+        for outcome, count in sorted(found.outcomes.items()):
+            yield _("Last hour: %(outcome)s") % {"outcome": outcome}, count
 
 
 def _seconds(length: timedelta) -> str:
