@@ -1,4 +1,4 @@
-"""Log lines that call for a person: at most one a minute a cause in each process."""
+"""Log lines that call for a person: in each process, one a minute for each cause."""
 
 import threading
 from collections.abc import Callable

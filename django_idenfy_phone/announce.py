@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 MAX_THREADS = 2
 THREAD_NAME = "idenfy-phone-receivers"
-# In this time, a thread becomes free where receivers do return.
+# Long enough for a thread to become free, unless receivers never return.
 THREAD_WAIT_SECONDS = 1
 NO_THREAD = (
     "No thread is free for receivers, so signals are not sent: does a receiver of "
@@ -102,7 +102,7 @@ def in_background(calls: Sequence[Call], give_up_at: float) -> None:
     """As ``one_by_one``, but wait only until ``give_up_at`` for a call to return.
 
     The calls run in one of MAX_THREADS daemon threads of this process, which has
-    database connections of its own. Nothing runs where both are busy: that is logged.
+    database connections of its own. Nothing runs where all are busy: that is logged.
     Inside TestCase, whose rows no other connection sees, they run in this thread.
     """
     if transaction.get_connection(primary_alias()).in_atomic_block:

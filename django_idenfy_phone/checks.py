@@ -20,8 +20,8 @@ DAY_SECONDS = DAY // timedelta(seconds=1)
 SENDER_NAME = "[!-~]([ -~]{0,9}[!-~])?"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
-# What libphonenumber takes for the mobile numbers of the first is of the second, or
-# there are none.
+# Regions to which libphonenumber gives no mobile numbers: those of the people there
+# belong to the second region, if there are any.
 NEIGHBOURS = {
     "AX": "FI",
     "BL": "GP",
@@ -90,7 +90,7 @@ def _is_function(value: object) -> bool:
 
 
 class Rule(NamedTuple):
-    """What a setting must be where it is set; ``number`` is that of the check's id."""
+    """What a setting must be, if it is set. ``number`` is that of the check's id."""
 
     number: int
     name: str
@@ -141,7 +141,7 @@ ACCOUNT_RULES = (
         1,
         "API_URL",
         _is_bare_url,
-        "must be an https URL of a host alone.",
+        "must be an https URL with nothing after the host.",
         'Such as "https://ivs.idenfy.com". http is for loopback only.',
     ),
     _credential_rule(2, "API_KEY"),
@@ -313,7 +313,7 @@ def check_regions(**kwargs: Any) -> Iterator[CheckMessage]:
             yield _warning(
                 10,
                 f"{PREFIX}REGIONS: {region} has no mobile numbers of its own.",
-                f'Those that people use there are of "{NEIGHBOURS[region]}": list it.',
+                f'People there use numbers of "{NEIGHBOURS[region]}": list it too.',
             )
 
 
@@ -333,5 +333,5 @@ def check_time_zones(**kwargs: Any) -> Iterator[CheckMessage]:
         yield _warning(
             5,
             "USE_TZ is off.",
-            "When the clocks change, codes end an hour early or late.",
+            "When the clocks change, codes expire an hour early or late.",
         )

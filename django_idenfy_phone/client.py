@@ -61,7 +61,7 @@ CHECK_ERRORS: dict[str | int, type[IdenfyError]] = {
 
 
 class Answer(NamedTuple):
-    """iDenfy's answer. ``members`` is empty for a body that is no JSON object."""
+    """iDenfy's answer. ``members`` is empty for a body that is not a JSON object."""
 
     status: int
     headers: Mapping[str, str]
@@ -110,7 +110,7 @@ class IdenfyClient:
         payload = {"phone_number": phone_number}
         if conf.SENDER_NAME:
             payload["sender_name"] = conf.SENDER_NAME
-        # It closes its connections: an error on a stale one would leave the outcome
+        # Connections are not kept: an error on a stale one would leave the outcome
         # unknown.
         with transport.thread_session("send") as session:
             answer = _post(session, SEND_PATH, payload)
@@ -122,7 +122,7 @@ class IdenfyClient:
 
     @hide_values
     def verify_sms(self, request_id: str, code: str) -> bool:
-        """Have a 4-digit code judged. False also for a code "already validated".
+        """Have iDenfy judge a 4-digit code. False also for a code "already validated".
 
         Raises NeverSent, RateLimited or AccountRefused where iDenfy did not judge it,
         OutcomeUnknown where it may have.

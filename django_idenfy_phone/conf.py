@@ -86,12 +86,12 @@ class Settings:
 
     @property
     def SENDER_NAME(self) -> str | None:
-        """At most 11 characters; None is iDenfy's default."""
+        """Who an SMS is from, in at most 11 characters; None is iDenfy's default."""
         return _get("SENDER_NAME", None)
 
     @property
     def REGIONS(self) -> Sequence[str] | None:
-        """ISO 3166-1 codes, such as ``["LT", "GB"]``; None is every region."""
+        """ISO 3166-1 codes of the regions allowed, such as "LT"; None allows all."""
         return _get("REGIONS", None)
 
     @property

@@ -64,8 +64,9 @@ def check_sqlite(**kwargs: Any) -> Iterator[CheckMessage]:
     if mode != "IMMEDIATE" or not _uses_wal(database):
         yield Warning(
             "SQLite runs without WAL or without IMMEDIATE transactions.",
-            hint='Requests would fail as "database is locked": set "transaction_mode": '
-            '"IMMEDIATE" and "init_command": "PRAGMA journal_mode=WAL" in OPTIONS.',
+            hint='Requests would fail with "database is locked": set '
+            '"transaction_mode": "IMMEDIATE" and "init_command": "PRAGMA '
+            'journal_mode=WAL" in OPTIONS.',
             id="django_idenfy_phone.W009",
         )
 

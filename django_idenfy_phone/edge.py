@@ -1,14 +1,14 @@
 """Errors leave our code without the values of the calls that they came through.
 
-An error tracker stores the variables of each frame of a traceback, and the same of the
-error's causes: the API secret in the frames of requests, each parameter of a statement
+An error tracker stores the variables of each frame of a traceback, also for the causes
+of the error: the API secret in the frames of requests, each parameter of a statement
 in those of Django, numbers and codes in our own. The text of a database error may hold
 values too, such as those of a row that breaks a constraint. ``raise … from None`` and
 ``sensitive_variables`` hide such values from Django's own error reports only.
 
 So each public verb, each task and each thread of receivers stands behind
-``hide_values``. The views add that trackers do not get the body of a request, and call
-the host's START_GUARD outside of it: what that raises is the host's.
+``hide_values``. The views also keep the body of a request from trackers. They call the
+host's START_GUARD outside of ``hide_values``, since its errors are the host's own.
 """
 
 import logging
@@ -54,12 +54,13 @@ def hide_values(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def hide(error: BaseException) -> str:
-    """Take the values from the frames of an error, in place.
+    """Remove the values from the frames of an error, in place.
 
     Errors of our own, of the database and of HTTP, and time limits, lose these frames
     and their causes; a database error also its text, but for its code. Any other one,
     such as that of a host's user object, keeps its frames, without their variables.
-    Returns what to log of an error from outside: type and code, at its first time.
+    Returns the type and code to log, for an error from outside that is new here; else
+    "".
     """
     is_of_database = isinstance(error, (Error, *_driver_errors()))
     is_outside = is_of_database or _is_of_network_or_time(error)
@@ -78,15 +79,15 @@ def hide(error: BaseException) -> str:
 
 
 def _driver_errors() -> Iterator[type[Exception]]:
-    """Django does not wrap all of them, such as those of closing a cursor."""
+    """The drivers' own: Django does not wrap the error of closing a cursor."""
     opened: Any = connections.all(initialized_only=True)
     # The empty "default" of a host that routes everything has no driver.
     return (each.Database.Error for each in opened if hasattr(each, "Database"))
 
 
 def _is_of_network_or_time(error: BaseException) -> bool:
-    # requests raises OSError. Time limits other than Celery's, such as that of
-    # gunicorn, which is SystemExit, are no Exception.
+    # The errors of requests are OSErrors. A time limit other than Celery's, such as
+    # gunicorn's SystemExit, is no Exception.
     is_exception = isinstance(error, Exception)
     return not is_exception or isinstance(error, OSError | SoftTimeLimitExceeded)
 

@@ -48,11 +48,11 @@ class KeyRefused(AccountRefused):
 
 
 class NumberRefused(IdenfyError):
-    """iDenfy takes no such number: another number is needed."""
+    """iDenfy does not accept this number: another number is needed."""
 
 
 class OutcomeUnknown(IdenfyError):
-    """It may have been done: never repeat a send after this."""
+    """iDenfy may have done it: never repeat a send after this."""
 
 
 class VerificationError(Exception):

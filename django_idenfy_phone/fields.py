@@ -15,7 +15,7 @@ class ExactCharField(CharField):  # type: ignore[type-arg]
     def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
         db_type = super().db_type(connection)
         if db_type and connection.vendor == "postgresql":
-            # Its long name: to a unique "varchar", Django adds an index for LIKE.
+            # Spelled out: Django adds an index for LIKE to a unique "varchar".
             return db_type.replace("varchar", "character varying")
         return db_type
 

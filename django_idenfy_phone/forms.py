@@ -11,10 +11,11 @@ from .models import PhoneVerification
 
 
 class VerifiedPhoneField(forms.Field):
-    """Takes a redeem token and cleans to the ``PhoneVerification``.
+    """Takes a redeem token; its cleaned value is the ``PhoneVerification``.
 
-    A logged-in user may give the id of an own verification instead. It only checks:
-    spend the proof with ``services.redeem_verification`` beside the save of the user.
+    A logged-in user may give the id of their own verification instead. The field only
+    checks: spend the proof with ``services.redeem_verification`` where you save the
+    user.
     Set ``user`` on the bound field where the visitor may be logged in:
     ``self.fields["phone"].user = request.user``.
     """

@@ -17,7 +17,7 @@ from .statuses import ACCEPTED_STATUSES, Failure, Status
 
 # A worker takes a row within a second, the sweep within half a minute.
 LONG_QUEUED = timedelta(minutes=1)
-# A signal lost in a crash is sent within half of it.
+# A signal that was lost in a crash is sent again within half of this time.
 LONG_UNANNOUNCED = timedelta(minutes=5)
 # Fewer failures than this may be chance.
 MANY_FAILURES = 3
@@ -44,8 +44,8 @@ class Trouble(TextChoices):
 class Health(NamedTuple):
     """How sending and announcing go.
 
-    ``oldest_queued`` is the age of the oldest queued row, ``oldest_due`` how long a row
-    could have been sent already; both are None for an empty queue. ``pauses`` holds
+    ``oldest_queued`` is the age of the oldest queued row, ``oldest_due`` how long ago
+    a row could first have been sent; both are None for an empty queue. ``pauses`` holds
     what is left of each pause, zero where there is none. ``outcomes`` counts the rows
     of the last hour by failure, or by status where they did not fail. ``troubles`` is
     empty where no person is needed.
@@ -62,7 +62,7 @@ class Health(NamedTuple):
 
 
 def oldest_due() -> timedelta | None:
-    """How long a queued row could have been sent already; None for an empty queue."""
+    """How long ago a queued row could first have been sent; None for an empty queue."""
     queued = PhoneVerification.objects.filter(status=Status.QUEUED)
     due_since = Greatest("next_send_at", "created_at")
     first = queued.aggregate(first=Min(due_since))["first"]

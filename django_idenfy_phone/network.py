@@ -17,7 +17,7 @@ from .conf import PREFIX, conf
 
 logger = logging.getLogger(__name__)
 
-# The one network of all clients whose address a configured proxy does not tell.
+# The network that all clients share for whom a configured proxy names no address.
 UNKNOWN = "unknown"
 BAD_HEADER = "X-Forwarded-For, as far as NUM_PROXIES says"
 BAD_FUNCTION = f"the result of {PREFIX}CLIENT_NETWORK"
@@ -37,9 +37,9 @@ EMBEDDING_NETWORKS = [
 def client_network(request: Any) -> str:
     """An IPv4 address, an IPv6 /64, "unknown", or "" where no limit applies.
 
-    "" is a private, loopback or missing address. "unknown" is one network, shared by
-    all clients for whom a configured proxy names no readable address. Calls
-    CLIENT_NETWORK where it is set.
+    "" stands for a private, loopback or missing address. "unknown" is one network,
+    shared by all clients for whom a configured proxy names no readable address. Calls
+    CLIENT_NETWORK where it is set, and raises TypeError where that returns no text.
     """
     text, proxy = _address(request)
     address = read_address(text)

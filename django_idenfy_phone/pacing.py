@@ -36,7 +36,7 @@ class Pause(TextChoices):
 
 
 DAY = timedelta(days=1)
-# How long nobody else announces a row.
+# How long no other process announces a row.
 ANNOUNCE_LEASE = timedelta(minutes=2)
 # How long receivers may fail before a person is called.
 RECEIVER_GRACE = DAY
@@ -49,7 +49,7 @@ LONGEST_PAUSES = {
 
 
 def announcement_pause(tries: int, verified_at: datetime, now: datetime) -> timedelta:
-    """How long nobody else announces a row that was tried so often before.
+    """How long no other process announces a row that was tried ``tries`` times before.
 
     ANNOUNCE_LEASE at first, and it doubles each time. One try comes when RECEIVER_GRACE
     ends, and then one each day.
@@ -107,7 +107,7 @@ def arrival_after_pause(until: datetime, rate: Limit) -> datetime:
 
 
 def next_try(created_at: datetime, free_at: datetime, send_by: datetime) -> datetime:
-    """When a row tries again that came in its slot and found no room.
+    """When to try a row again that came in its slot and found no room.
 
     ``free_at`` is when the next send may leave. The wait after it is random, at most as
     long as the row has waited so far, and at most half of what is then left: so many

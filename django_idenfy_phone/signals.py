@@ -35,7 +35,7 @@ class RobustSignal(Signal):
 
 
 def _transactions() -> list[Any]:
-    """The connections of this thread that have one open."""
+    """The connections of this thread with an open transaction."""
     opened = connections.all(initialized_only=True)
     return [connection for connection in opened if connection.in_atomic_block]
 
@@ -70,7 +70,7 @@ def _name_of(receiver: Callable[..., Any]) -> str:
 #   user: the user who started it; None for an anonymous one
 phone_verified = RobustSignal()
 
-# Sent once when no usable code came of a start. Best effort: a process that dies in
+# Sent once when a start led to no usable code. Best effort: a process that dies in
 # between loses it. A late true answer may still lift the row to verified.
 #
 # Arguments:

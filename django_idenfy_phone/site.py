@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from .conf import Limit, conf
 from .models import PhoneVerification, primary_alias
+from .pacing import MAX_CLOCK_SKEW
 from .processes import PerProcess
 from .querysets import PhoneVerificationQuerySet
 from .statuses import Status
@@ -25,8 +26,6 @@ from .transitions import SEND_LEASE
 
 SLICE = timedelta(seconds=10)
 COUNT_LIFETIME = timedelta(seconds=1)
-# For clocks that differ.
-MARGIN = timedelta(minutes=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Which slice a row belongs to: whole tens of seconds since EPOCH.
 SLICE_OF_ROW = {
@@ -52,7 +51,7 @@ class SiteCounter:
         self._own.append(created_at)
 
     def nth_newest(self, limit: Limit, now: datetime) -> datetime | None:
-        """As the function of this name, by the counts that are kept."""
+        """As the function of this name, from the kept counts."""
         self.recount(now)
         own = sorted(each for each in self._own if each > self._counted_at)
         if limit.sends <= len(own):
@@ -100,7 +99,8 @@ class SiteCounter:
         found = rows.values_list(number).annotate(Count("pk"))
         self._slices = Counter(kept | {int(each): count for each, count in found})
         self._oldest = oldest
-        self._first_open = _slice_of(now - conf.SEND_DEADLINE - SEND_LEASE - MARGIN)
+        longest_open = conf.SEND_DEADLINE + SEND_LEASE + MAX_CLOCK_SKEW
+        self._first_open = _slice_of(now - longest_open)
         self._counted_at = now
         self._own = [each for each in self._own if each > now]
 
@@ -110,7 +110,7 @@ def _slice_of(moment: datetime) -> int:
 
 
 def _rows(now: datetime) -> PhoneVerificationQuerySet:
-    """Counted rows, less those that are too late and will be no longer."""
+    """Counted rows, without the late ones, which soon count no longer."""
     late = Q(status=Status.QUEUED, send_by__lte=now)
     return PhoneVerification.objects.counted().exclude(late)
 
@@ -125,7 +125,7 @@ _counter = PerProcess(SiteCounter)
 
 
 def recount() -> None:
-    """Count the open slices of this process, where it is time."""
+    """Count the open slices again, unless this process did so within COUNT_LIFETIME."""
     if _keeps_counts():
         _counter.get().recount(timezone.now())
 

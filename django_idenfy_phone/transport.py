@@ -117,7 +117,7 @@ def _inflate(body: bytes) -> bytes:
 
 
 def _proxies(url: str) -> dict[str, str]:
-    """Those of the environment, but none for loopback."""
+    """The ``proxies`` for requests: none for loopback, else the environment's."""
     host = urlsplit(url).hostname or ""
     name = host.rstrip(".")
     try:
@@ -130,7 +130,7 @@ def _proxies(url: str) -> dict[str, str]:
 
 
 class _Request:
-    """One request: until when it may take, and whether it was written.
+    """One request: when its time ends, and whether it was written.
 
     The timeout of requests restarts with each byte, so a server that sends one byte
     at a time could hold a worker for hours. The watchdog cuts the request off.
@@ -291,7 +291,7 @@ class _Connection(HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        # What asks a proxy for a tunnel is no part of the request.
+        # The CONNECT that asks a proxy for a tunnel is no part of the request.
         if not self._is_connecting:
             _thread.request.watch(self.sock)
             _thread.request.start_writing()
@@ -361,7 +361,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _watch(manager: PoolManager) -> None:
-    """Let all its connections be ours, those through a SOCKS proxy too."""
+    """Make all its connections ours, those through a SOCKS proxy too."""
     pools: dict[str, Any] = manager.pool_classes_by_scheme
     for scheme, pool in pools.items():
         if not issubclass(pool.ConnectionCls, _Connection):

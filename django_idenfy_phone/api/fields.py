@@ -40,11 +40,11 @@ class CodeField(serializers.Field[str, str, str, Any]):
 
 
 class VerifiedPhoneField(serializers.Field[PhoneVerification, Any, Any, Any]):
-    """Takes a redeem token and cleans to the ``PhoneVerification``.
+    """Takes a redeem token; its cleaned value is the ``PhoneVerification``.
 
-    A logged-in caller may give the id of an own verification instead; the caller is
-    ``request.user`` of the serializer's context. It is always write-only. It only
-    checks: spend the proof with ``services.redeem_verification`` beside the save of
+    A logged-in caller may give the id of their own verification instead; the caller is
+    ``request.user`` of the serializer's context. The field is always write-only. It
+    only checks: spend the proof with ``services.redeem_verification`` where you save
     the user.
     """
 

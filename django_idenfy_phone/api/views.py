@@ -82,7 +82,7 @@ class VerificationView(APIView):
 class StartView(VerificationView):
     """POST {"phone_number"}: 202 and the verification, to be polled until sent.
 
-    Without a login also its "redeem_token", which no other answer holds.
+    A caller without a login also gets the "redeem_token"; no other answer holds it.
     With an Idempotency-Key that was used within a day: 200 and that verification.
     """
 
@@ -114,7 +114,10 @@ def run_guard(request: Request, start: StartRequest) -> None:
 
 @hide_values
 def _validated(serializer_class: Any, request: Request, name: str) -> Any:
-    """One field of the body. Trackers show a serializer with all of its data."""
+    """Validate the body and return one field of it.
+
+    Error trackers would store the serializer, with the data in its representation.
+    """
     serializer = serializer_class(data=request.data)
     serializer.is_valid(raise_exception=True)
     return serializer.validated_data[name]
@@ -150,6 +153,7 @@ class StatusView(VerificationView):
 
     @classmethod
     def _is_at(cls, path: str) -> bool:
+        """Whether this path, without the prefix of WSGI, leads to a status view."""
         try:
             view: Any = resolve(path).func
         except Resolver404:
@@ -171,7 +175,7 @@ class ConfirmView(VerificationView):
 
 
 def _parse_id(value: object) -> uuid.UUID:
-    # A text, or what the converter of a host's own route made of it.
+    # Text, or what the converter of a host's own route made of it.
     text = str(value)
     # uuid.UUID would also take braces, "urn:uuid:" and missing hyphens.
     if not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", text):
