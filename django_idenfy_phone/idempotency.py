@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from .edge import hide_values
 from .exceptions import IdempotencyKeyReused, InvalidIdempotencyKey
 from .hashing import keyed_hashes
 from .models import PhoneVerification
@@ -28,11 +29,14 @@ def hash_key(start: StartRequest) -> list[str]:
     return keyed_hashes(SALT, f"{start.user_id}\n{start.purpose}\n{key}")
 
 
-def find(start: StartRequest, key_hashes: list[str]) -> PhoneVerification | None:
+@hide_values
+def find(start: StartRequest) -> PhoneVerification | None:
     """The row that this key started within WINDOW, None where there is none.
 
-    Raises IdempotencyKeyReused where that row is for another number.
+    Raises InvalidIdempotencyKey; IdempotencyKeyReused where that row is for another
+    number.
     """
+    key_hashes = hash_key(start)
     if not key_hashes:
         return None
     since = timezone.now() - WINDOW

@@ -17,16 +17,17 @@ from django.db.models.constants import OnConflict
 
 from .models import GATE_ID, PhoneVerification, ProviderGate, StartLock
 from .starting import StartRequest
-from .statements import columns_of, instance_of, moment_reader, table_of, value_of
+from .statements import moment_reader, table_of, value_of
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import Bounds, bounding_sql
 
-COLUMNS = {
+FIELDS = {
     "number": "phone_number",
     "block": "number_block",
-    "user": "user_id",
+    "user": "user",
     "network": "network",
 }
+COLUMNS = FIELDS | {"user": "user_id"}
 GATE_COLUMNS = (
     "theoretical_arrival_at",
     "sent_arrival_at",
@@ -98,7 +99,7 @@ def take_locks(
 def _lock_sql(using: str, keys: int, bounded: str) -> str:
     connection = connections[using]
     names = [StartLock._meta.db_table, "key", "locked_at", "cleared_at"]
-    table, key, locked_at, cleared_at = (_quote(using, name) for name in names)
+    table, key, locked_at, cleared_at = map(connection.ops.quote_name, names)
     # The first row sets the bounds, before it waits for a lock.
     values = [f"(%s, {bounded})", *["(%s, %s)"] * (keys - 1)]
     on_conflict = connection.ops.on_conflict_suffix_sql(
@@ -114,10 +115,6 @@ def _lock_sql(using: str, keys: int, bounded: str) -> str:
         f"INSERT INTO {table} {columns} VALUES {', '.join(values)} "
         f"{on_conflict} {returning}"
     )
-
-
-def _quote(using: str, name: str) -> str:
-    return str(connections[using].ops.quote_name(name))
 
 
 def glance(
@@ -155,24 +152,22 @@ def _glance_sql(using: str, asked: tuple[Rows, ...], keys: int) -> str:
     key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
     used = key.format(table, ", ".join(["%s"] * keys)) if keys else "SELECT NULL"
     times = ", ".join(f"gate.{column}" for column in GATE_COLUMNS)
-    counts = [
-        f"CROSS JOIN (SELECT {_count_sql(rows)} FROM {table} "
-        f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
-        for kind, rows in _by_kind(asked).items()
-    ]
+    joins = ""
+    for kind, rows in _by_kind(asked).items():
+        counts = ", ".join(
+            f"COUNT(CASE WHEN created_at > %s AND {CONDITIONS[each.counts]} THEN 1 END)"
+            f" AS count_{number}"
+            for number, each in enumerate(rows)
+        )
+        joins += (
+            f" CROSS JOIN (SELECT {counts} FROM {table} "
+            f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
+        )
     found = ", ".join(f"of_{kind}.*" for kind in _by_kind(asked))
     return (
         f"SELECT used.created_at, {times}, {found} "
         f"FROM (SELECT ({used}) AS created_at) AS used "
-        f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID} {' '.join(counts)}"
-    )
-
-
-def _count_sql(asked: Sequence[Rows]) -> str:
-    return ", ".join(
-        f"COUNT(CASE WHEN created_at > %s AND {CONDITIONS[rows.counts]} THEN 1 END) "
-        f"AS count_{number}"
-        for number, rows in enumerate(asked)
+        f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID}{joins}"
     )
 
 
@@ -199,7 +194,10 @@ def newest(
     for rows, _places in asked:
         parameters += [_value_of(using, start, rows.kind), adapt(since[rows])]
         if own:
-            parameters += [_row_id(using, own), _user_id(using, start.user_id)]
+            parameters += [
+                value_of(using, PhoneVerification, "id", own),
+                value_of(using, PhoneVerification, "user", start.user_id),
+            ]
     with connections[using].cursor() as cursor:
         sql = _newest_sql(using, tuple(asked), is_own=own is not None)
         cursor.execute(sql, parameters)
@@ -225,51 +223,5 @@ def _newest_sql(
     )
 
 
-def read_beside(
-    using: str, pk: uuid.UUID, user_id: Any, since: datetime
-) -> tuple[PhoneVerification, bool, datetime | None] | None:
-    """A row, whether its user has others since then, and until when checks pause.
-
-    ``user_id`` is that of the caller: None without a login. None for an unknown id.
-    """
-    rows = table_of(using, PhoneVerification)
-    gate = table_of(using, ProviderGate)
-    own_id, user = _row_id(using, pk), _user_id(using, user_id)
-    others, parameters = "1 = 0", []
-    if user_id is not None:
-        others = (
-            f"EXISTS (SELECT 1 FROM {rows} AS other WHERE other.user_id = %s "
-            "AND other.id <> %s AND other.created_at > %s)"
-        )
-        parameters = [user, own_id, _adapt(using, since)]
-    pause = f"SELECT checks_paused_until FROM {gate} WHERE id = {GATE_ID}"
-    sql = (
-        f"SELECT {columns_of(PhoneVerification)}, {others}, ({pause}) "
-        f"FROM {rows} WHERE id = %s"
-    )
-    with connections[using].cursor() as cursor:
-        cursor.execute(sql, [*parameters, own_id])
-        found = cursor.fetchone()
-    if found is None:
-        return None
-    *values, has_others, paused_until = found
-    row = instance_of(using, PhoneVerification, values)
-    paused_until = paused_until and moment_reader(using)(paused_until)
-    return row, bool(has_others), paused_until
-
-
 def _value_of(using: str, start: StartRequest, kind: str) -> Any:
-    value = start.value_of(kind)
-    return _user_id(using, value) if kind == "user" else value
-
-
-def _user_id(using: str, user_id: Any) -> Any:
-    return value_of(using, PhoneVerification, "user", user_id)
-
-
-def _row_id(using: str, pk: uuid.UUID) -> Any:
-    return value_of(using, PhoneVerification, "id", pk)
-
-
-def _adapt(using: str, moment: datetime) -> Any:
-    return connections[using].ops.adapt_datetimefield_value(moment)
+    return value_of(using, PhoneVerification, FIELDS[kind], start.value_of(kind))

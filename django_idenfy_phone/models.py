@@ -5,11 +5,11 @@ once. Only ``transitions`` changes its status.
 """
 
 import uuid
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from functools import reduce
 from operator import or_
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from django.conf import settings
 from django.core.validators import validate_slug
@@ -24,6 +24,7 @@ from .fields import ExactCharField
 from .pacing import Pause
 from .phone import E164Field, mask, written
 from .querysets import PhoneVerificationQuerySet
+from .starting import StartRequest
 from .statuses import (
     ENDED_STATUSES,
     KEY_REFUSED,
@@ -36,6 +37,8 @@ from .transitions import MAX_SEND_ATTEMPTS, RowTransitions
 
 M = TypeVar("M", bound=models.Model)
 
+# A worker whose clock is behind must take a new row at once.
+DUE_BACKDATE = timedelta(minutes=10)
 # The primary key of the only ProviderGate.
 GATE_ID = 1
 
@@ -175,6 +178,24 @@ class PhoneVerification(models.Model):
 
     def __str__(self) -> str:
         return f"{self.reference} ({self.status})"
+
+    @classmethod
+    def from_start(cls, start: StartRequest, key_hashes: Sequence[str]) -> Self:
+        """A new row, queued and not yet stored. It holds the first of the hashes."""
+        now = timezone.now()
+        return cls(
+            user_id=start.user_id,
+            is_anonymous=start.user_id is None,
+            phone_number=start.phone_number,
+            region=start.region,
+            number_block=start.number_block,
+            network=start.network,
+            purpose=start.purpose,
+            idempotency_key=next(iter(key_hashes), None),
+            created_at=now,
+            next_send_at=now - DUE_BACKDATE,
+            send_by=now + conf.SEND_DEADLINE,
+        )
 
     @property
     def reference(self) -> str:

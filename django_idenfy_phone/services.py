@@ -37,8 +37,6 @@ from .statuses import Status
 from .tasks import notify_worker
 from .transactions import in_transaction, joining_transaction, retry_on_abort
 
-# A worker whose clock is behind must take a new row at once.
-DUE_BACKDATE = timedelta(minutes=10)
 REDEEM_SALT = "django_idenfy_phone.redeem_token"
 
 
@@ -79,15 +77,10 @@ def start_or_repeat(
     It is not called for a repetition: the solution of a captcha is good only once.
     """
     if guard is not None:
-        if repeated := _find_repeated(start):
+        if repeated := idempotency.find(start):
             return repeated, False
         guard()
     return _settle_and_store(start)
-
-
-@hide_values
-def _find_repeated(start: StartRequest) -> PhoneVerification | None:
-    return idempotency.find(start, idempotency.hash_key(start))
 
 
 @hide_values
@@ -121,12 +114,12 @@ def _store(
         cleared_at = limits.lock(start, bounds)
         counts = limits.count(start, cleared_at, key_hashes)
         if counts.key_used_at:
-            if repeated := idempotency.find(start, key_hashes):
+            if repeated := idempotency.find(start):
                 return repeated, False
             idempotency.release(key_hashes)
         _require_send_capacity(counts.gate)
         limits.enforce(start, counts, cleared_at)
-        row = _new_row(start, key_hashes)
+        row = PhoneVerification.from_start(start, key_hashes)
         row.resend_at = resend.of_first_start(start, row, counts)
         row.save(using=using, force_insert=True)
         transaction.on_commit(partial(_go_on, row), using=using)
@@ -137,23 +130,6 @@ def _go_on(row: PhoneVerification) -> None:
     """What follows the commit of a new row."""
     limits.count_start(row)
     notify_worker(row.pk)
-
-
-def _new_row(start: StartRequest, key_hashes: list[str]) -> PhoneVerification:
-    now = timezone.now()
-    return PhoneVerification(
-        user_id=start.user_id,
-        is_anonymous=start.user_id is None,
-        phone_number=start.phone_number,
-        region=start.region,
-        number_block=start.number_block,
-        network=start.network,
-        purpose=start.purpose,
-        idempotency_key=key_hashes[0] if key_hashes else None,
-        created_at=now,
-        next_send_at=now - DUE_BACKDATE,
-        send_by=now + conf.SEND_DEADLINE,
-    )
 
 
 def _require_send_capacity(provider_gate: ProviderGate) -> None:
