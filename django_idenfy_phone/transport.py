@@ -51,6 +51,21 @@ class Reply(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
 
+    def decoded(self) -> Self:
+        """Undo the encodings of Content-Encoding; the last one was applied last.
+
+        Raises OutcomeUnknown for more than MAX_ANSWER_BYTES.
+        """
+        body, encodings = self.body, self.headers.get("Content-Encoding", "")
+        for encoding in reversed(encodings.lower().split(",")):
+            if encoding.strip() in ("gzip", "x-gzip", "deflate"):
+                # Proxies that inflate a body may leave the header as it was.
+                with suppress(zlib.error):
+                    body = _inflate(body)
+        if len(body) > MAX_ANSWER_BYTES:
+            raise OutcomeUnknown(f"HTTP {self.status}, oversized answer")
+        return self._replace(body=body)
+
 
 def post(
     session: requests.Session,
@@ -81,26 +96,13 @@ def post(
                 stream=True,
             ) as response,
         ):
-            status, headers = response.status_code, response.headers
             body = response.raw.read(MAX_ANSWER_BYTES + 1, decode_content=False)
+            reply = Reply(response.status_code, response.headers, body)
     # RuntimeError: no thread could be started.
     except (requests.RequestException, HTTPError, OSError, RuntimeError) as error:
         name = type(error).__name__
         raise (OutcomeUnknown if request.is_written else NeverSent)(name) from error
-    body = _decode(body, headers.get("Content-Encoding", ""))
-    if len(body) > MAX_ANSWER_BYTES:
-        raise OutcomeUnknown(f"HTTP {status}, oversized answer")
-    return Reply(status, headers, body)
-
-
-def _decode(body: bytes, encodings: str) -> bytes:
-    """Undo the encodings of Content-Encoding; the last one was applied last."""
-    for encoding in reversed(encodings.lower().split(",")):
-        if encoding.strip() in ("gzip", "x-gzip", "deflate"):
-            # Proxies that inflate a body may leave the header as it was.
-            with suppress(zlib.error):
-                body = _inflate(body)
-    return body
+    return reply.decoded()
 
 
 def _inflate(body: bytes) -> bytes:
