@@ -98,9 +98,8 @@ class SiteCounter:
         number = RawSQL(SLICE_OF_ROW[connections[primary_alias()].vendor], ())
         found = rows.values_list(number).annotate(Count("pk"))
         self._slices = Counter(kept | {int(each): count for each, count in found})
-        self._oldest = oldest
         longest_open = conf.SEND_DEADLINE + SEND_LEASE + MAX_CLOCK_SKEW
-        self._first_open = _slice_of(now - longest_open)
+        self._oldest, self._first_open = oldest, _slice_of(now - longest_open)
         self._counted_at = now
         self._own = [each for each in self._own if each > now]
 

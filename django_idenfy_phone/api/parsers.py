@@ -28,8 +28,7 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        content_type = parser_context["request"].content_type if parser_context else ""
-        if not _is_utf8(content_type):
+        if parser_context and not _is_utf8(parser_context["request"].content_type):
             raise UnsupportedMediaType(media_type or "")
         body = stream.read(MAX_BODY + 1)
         if len(body) > MAX_BODY:
