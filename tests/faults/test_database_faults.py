@@ -28,7 +28,7 @@ from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
-from support.databases import KILL_OTHERS, kill_all_connections
+from support.databases import KILL_OTHERS, after_statement, kill_all_connections
 from support.steps import START_URL, dispatched_by_sweep, outcome, post_json, start
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -83,17 +83,11 @@ def short_patience(monkeypatch):
 def kill_after(at_once):
     """Kill all connections after the next statement that contains a word."""
 
-    def wrapper(execute, sql, *arguments):
-        result = execute(sql, *arguments)
-        if words and words[0] in sql:
-            words.clear()
-            at_once(lambda _: kill_all_connections(), [None])
-        return result
+    def kill():
+        at_once(lambda _: kill_all_connections(), [None])
 
-    words = []
-    with connection.execute_wrapper(wrapper):
-        yield words.append
-        words.clear()
+    with after_statement(kill) as kill_after:
+        yield kill_after
 
 
 @pytest.mark.usefixtures("database_server")

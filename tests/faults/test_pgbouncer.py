@@ -9,6 +9,7 @@ from django.db import connection
 from django_idenfy_phone import delivery, transactions
 from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from support import wire as w
+from support.databases import after_statement
 from support.steps import outcome, post_code, post_start, status_and_body
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -63,19 +64,9 @@ def test_number_is_confirmed_and_the_session_is_as_before(api, wire):
 @pytest.fixture
 def freeze_after(monkeypatch):
     """Pause for longer than LOCK_TIMEOUT after the next statement with a word."""
-
-    def wrapper(execute, sql, *arguments):
-        result = execute(sql, *arguments)
-        if words and words[0] in sql:
-            words.clear()
-            time.sleep(1.5)
-        return result
-
-    words = []
     monkeypatch.setattr(transactions, "LOCK_TIMEOUT", timedelta(seconds=1))
-    with connection.execute_wrapper(wrapper):
-        yield words.append
-        words.clear()
+    with after_statement(lambda: time.sleep(1.5)) as freeze_after:
+        yield freeze_after
 
 
 @pytest.mark.parametrize("word", ["startlock", "providergate"])

@@ -1,6 +1,7 @@
-"""Lose the connections of the test database, as its restart does."""
+"""Faults of the test database: lost connections, and what comes between statements."""
 
 import threading
+from contextlib import contextmanager
 
 from django.db import connection
 
@@ -34,3 +35,20 @@ def lose_connection():
         thread = threading.Thread(target=kill_all_connections)
         thread.start()
         thread.join()
+
+
+@contextmanager
+def after_statement(act):
+    """Yield a function of a word: the next statement with it is followed by ``act``."""
+
+    def wrapper(execute, sql, *arguments):
+        result = execute(sql, *arguments)
+        if words and words[0] in sql:
+            words.clear()
+            act()
+        return result
+
+    words = []
+    with connection.execute_wrapper(wrapper):
+        yield words.append
+        words.clear()
