@@ -226,7 +226,12 @@ class PhoneVerification(models.Model):
         return True
 
     def is_shown_to(self, user_id: Any) -> bool:
-        """Whether this user may see it: the queryset's ``owned_by``, for one row."""
+        """Whether this user may see it; ``user_id`` is None without a login.
+
+        Anybody who knows the id of an anonymous row may see it until it is redeemed.
+        The row of a deleted user has no user and is not anonymous, or was redeemed: it
+        belongs to nobody.
+        """
         if self.user_id is not None:
             return bool(self.user_id == user_id)
         return self.is_anonymous and self.redeemed_at is None

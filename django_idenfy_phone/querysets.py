@@ -43,18 +43,6 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
             user_id=user.pk, phone_number=phone_number, status=Status.VERIFIED
         )
 
-    def owned_by(self, user_id: Any) -> Self:
-        """Rows that this user may see; ``user_id`` is None without a login.
-
-        Anybody who knows the id of an anonymous row may see it until it is redeemed.
-        The row of a deleted user has no user and is not anonymous: it belongs to
-        nobody.
-        """
-        anonymous = Q(is_anonymous=True, user=None, redeemed_at=None)
-        return self.filter(
-            anonymous if user_id is None else anonymous | Q(user_id=user_id)
-        )
-
     def counted(self, *, with_account_refusals: bool = False) -> Self:
         """Rows that sent, may have sent, or may still send an SMS.
 
@@ -77,7 +65,11 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
 
     def redeemable(self, user_id: Any, purpose: str) -> Self:
         """Fresh proofs for this purpose, of this user or of no user yet."""
-        return self.owned_by(user_id).filter(
+        proofs = Q(is_anonymous=True, user=None)
+        if user_id is not None:
+            proofs |= Q(user_id=user_id)
+        return self.filter(
+            proofs,
             status=Status.VERIFIED,
             redeemed_at=None,
             purpose=purpose,

@@ -346,34 +346,31 @@ def test_begin_check_changes_only_its_row(make, user):
     assert other.checks == 0
 
 
-def test_row_belongs_to_no_other_user_and_no_visitor(make, django_user_model):
+def test_row_belongs_to_no_other_user_and_no_visitor(make, user, django_user_model):
     stranger = django_user_model.objects.create_user("rasa")
-    make("sent")
-    assert not rows.owned_by(stranger.pk).exists()
-    assert not rows.owned_by(None).exists()
-
-
-def test_row_of_a_deleted_user_belongs_to_nobody(make, user):
     row = make("sent")
+    assert row.is_shown_to(user.pk)
+    assert not row.is_shown_to(stranger.pk)
+    assert not row.is_shown_to(None)
+
+
+@pytest.mark.parametrize("was_redeemed", [False, True])
+def test_row_of_a_deleted_user_belongs_to_nobody(make, user, was_redeemed):
+    """A redeemed row may have been an anonymous one."""
+    redeemed = {"is_anonymous": True, "redeemed_at": timezone.now()}
+    row = make("sent", **redeemed if was_redeemed else {})
     pk = user.pk
     user.delete()
     assert not rows.begin_check(row)
-    assert not rows.owned_by(pk).exists()
-    assert not rows.owned_by(None).exists()
+    row.refresh_from_db()
+    assert not row.is_shown_to(pk)
+    assert not row.is_shown_to(None)
 
 
 def test_anonymous_row_belongs_to_anybody_with_its_id(make, user):
     row = make("sent", user=None, is_anonymous=True)
-    assert rows.owned_by(None).get() == row
-    assert rows.owned_by(user.pk).get() == row
-
-
-def test_redeemed_anonymous_row_belongs_only_to_its_user(make, user, django_user_model):
-    stranger = django_user_model.objects.create_user("rasa")
-    make("sent", user=user, is_anonymous=True)
-    assert rows.owned_by(user.pk).exists()
-    assert not rows.owned_by(stranger.pk).exists()
-    assert not rows.owned_by(None).exists()
+    assert row.is_shown_to(None)
+    assert row.is_shown_to(user.pk)
 
 
 # T8 verified
