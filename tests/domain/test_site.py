@@ -62,6 +62,14 @@ def test_open_slices_are_counted_again(make, clock, counter):
 
 
 @pytest.mark.django_db
+@pytest.mark.django_db
+def test_limit_is_found_behind_slices_with_several_rows(make, clock, counter):
+    older(make, clock, 5 * SECOND, 2)
+    older(make, clock, 25 * SECOND)
+    older(make, clock, 26 * SECOND)
+    assert counter.nth_newest(LIMIT, clock.now) == clock.now - 25 * SECOND
+
+
 @pytest.mark.parametrize("change", [-2 * HOUR, 2 * HOUR])
 def test_all_is_counted_anew_after_the_clock_was_set(make, clock, counter, change):
     older(make, clock, HOUR / 2, 3)

@@ -85,6 +85,23 @@ def test_sweep_waits_only_as_long_as_its_budget(make_due, stuck):
     assert stuck.calls == 1
 
 
+def test_thread_that_cannot_be_started_leaves_its_place_free(
+    make_due, stuck, monkeypatch
+):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    stuck.released.set()
+    make_due()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(3):
+            sweep()
+    assert stuck.calls == 0
+    sweep()
+    assert stuck.calls == 1
+
+
 def test_at_most_two_threads_of_a_process_are_stuck(make_due, stuck, caplog):
     make_due(5)
     for _ in range(4):
