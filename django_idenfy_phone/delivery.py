@@ -1,7 +1,6 @@
 """The worker's half: hand one row to iDenfy, once. The mirror of ``checking``."""
 
 import logging
-import random
 import time
 import uuid
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 
-from . import announce, gate, statements
+from . import announce, gate, pacing, statements
 from .alarms import alarm
 from .client import IdenfyClient
 from .conf import conf
@@ -45,10 +44,16 @@ from .transitions import MAX_SEND_ATTEMPTS, SEND_LEASE
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+# After any other error, an SMS may have been sent.
+FAILURES: dict[type[IdenfyError], Failure] = {
+    NeverSent: Failure.UNREACHABLE,
+    RateLimited: Failure.RATE_LIMITED,
+    AccountRefused: Failure.ACCOUNT,
+    KeyRefused: Failure.ACCOUNT,
+    NumberRefused: Failure.NUMBER_REFUSED,
+}
 # After these a send is safe to repeat.
 Repeatable = NeverSent | RateLimited
-JITTER_BASE = timedelta(seconds=2)
-JITTER_CAP = timedelta(seconds=30)
 AFTER_LOCK_TIMEOUT = timedelta(seconds=2)
 # How long a worker waits for receivers of send_failed.
 RECEIVER_SECONDS = 2
@@ -156,7 +161,8 @@ def _send(row: PhoneVerification) -> timedelta | None:
 
 def _send_again(row: PhoneVerification, error: Repeatable) -> timedelta | None:
     """T3, or T4 where no attempts or no time are left."""
-    delay = _retry_delay(row, error)
+    said = error.retry_after if isinstance(error, RateLimited) else None
+    delay = pacing.retry_delay(row.send_attempts) if said is None else said
     next_send_at = timezone.now() + delay
     is_last = row.send_attempts >= MAX_SEND_ATTEMPTS or next_send_at >= row.send_by
     if is_last:
@@ -170,17 +176,9 @@ def _send_again(row: PhoneVerification, error: Repeatable) -> timedelta | None:
     return None if is_last else delay
 
 
-def _retry_delay(row: PhoneVerification, error: Repeatable) -> timedelta:
-    """As long as iDenfy said, else full jitter, whose cap doubles each attempt."""
-    if isinstance(error, RateLimited) and error.retry_after is not None:
-        return error.retry_after
-    longest: timedelta = min(JITTER_CAP, JITTER_BASE * 2**row.send_attempts)
-    return longest * random.random()
-
-
 def _fail(row: PhoneVerification, error: IdenfyError) -> None:
     """T4 or T5."""
-    failure = _failure_for(error)
+    failure = FAILURES.get(type(error), Failure.UNKNOWN)
     logger.warning("Verification %s: %s (%s).", row.reference, failure.value, error)
     # A status 401 may come without an identifier, and the limits look for it.
     code = KEY_REFUSED if isinstance(error, KeyRefused) else error.identifier
@@ -192,20 +190,6 @@ def _fail(row: PhoneVerification, error: IdenfyError) -> None:
         note = partial(gate.note_account_fault, row, now)
         if _write(partial(note, is_key_refused=is_key_refused)):
             logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
-
-
-def _failure_for(error: IdenfyError) -> Failure:
-    match error:
-        case NeverSent():
-            return Failure.UNREACHABLE
-        case RateLimited():
-            return Failure.RATE_LIMITED
-        case AccountRefused():
-            return Failure.ACCOUNT
-        case NumberRefused():
-            return Failure.NUMBER_REFUSED
-        case _:
-            return Failure.UNKNOWN
 
 
 def _record_sent(row: PhoneVerification, request_id: str) -> None:

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from . import pacing, statements
 from .conf import conf
+from .exceptions import ProviderUnavailable
 from .hashing import keyed_hashes
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
@@ -95,16 +96,17 @@ def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> d
     return slot
 
 
-def time_to_capacity(gate: ProviderGate, now: datetime) -> timedelta | None:
-    """How long until a new start makes sense; None where it does now.
+def require_capacity(gate: ProviderGate) -> None:
+    """Raise ProviderUnavailable where a new start makes no sense now.
 
-    Before that, its row could not be sent by its deadline, or the account is paused.
+    Its row could not be sent by its deadline, or the account is paused.
     """
     # A slot at the very deadline is too late.
-    tick = timedelta(milliseconds=1)
+    now, tick = timezone.now(), timedelta(milliseconds=1)
     in_time = gate.next_slot(now) - conf.SEND_DEADLINE + tick
     useful_at = max(in_time, gate.pause_ends_at(Pause.ACCOUNT, now))
-    return useful_at - now if useful_at > now else None
+    if useful_at > now:
+        raise ProviderUnavailable(retry_after=useful_at - now)
 
 
 def time_to_checks(paused_until: datetime | None, now: datetime) -> timedelta:

@@ -82,10 +82,9 @@ def _refusing_old_snapshot(using: str) -> AbstractContextManager[None]:
     """Fail rather than lock a row that changed since the transaction's snapshot.
 
     On MariaDB and MySQL in REPEATABLE READ, a caller's transaction that read before
-    keeps its old snapshot, also after it waited for a lock: it would count too few
-    rows. MariaDB aborts a statement of this block with error 1020 instead. A server
-    that cannot do that raises InsideTransaction. PostgreSQL and SQLite abort by
-    themselves.
+    keeps its old snapshot while it waits, and would count too few rows. MariaDB aborts
+    a statement of this block with error 1020 instead; else it is InsideTransaction.
+    PostgreSQL and SQLite abort by themselves.
     """
     if connections[using].vendor != "mysql":
         return nullcontext()
@@ -107,19 +106,15 @@ def _variable(using: str, *names: str) -> str:
 def clear(phone_number: str) -> None:
     """Reset the limits of an E.164 number: its earlier rows no longer count."""
     now, using = timezone.now(), primary_alias()
-    features = connections[using].features
+    has_target = connections[using].features.supports_update_conflicts_with_target
+    keys = sorted(_hashes("number", phone_number))
     with bounded_locks(using) as bounds:
         locked_at = bounding(bounds, now)
         StartLock.objects.bulk_create(
-            [
-                StartLock(key=key, locked_at=locked_at, cleared_at=now)
-                for key in sorted(_hashes("number", phone_number))
-            ],
+            [StartLock(key=key, locked_at=locked_at, cleared_at=now) for key in keys],
             update_conflicts=True,
             update_fields=["locked_at", "cleared_at"],
-            unique_fields=["key"]
-            if features.supports_update_conflicts_with_target
-            else None,
+            unique_fields=["key"] if has_target else None,
         )
 
 

@@ -41,6 +41,8 @@ ANNOUNCE_LEASE = timedelta(minutes=2)
 # How long receivers may fail before a person is called.
 RECEIVER_GRACE = DAY
 ACCOUNT_PAUSE = timedelta(minutes=1)
+JITTER_BASE = timedelta(seconds=2)
+JITTER_CAP = timedelta(seconds=30)
 LONGEST_PAUSES = {
     Pause.SENDS: MAX_RETRY_AFTER,
     Pause.ACCOUNT: ACCOUNT_PAUSE,
@@ -59,6 +61,16 @@ def announcement_pause(tries: int, verified_at: datetime, now: datetime) -> time
         return DAY
     doubled: timedelta = ANNOUNCE_LEASE * 2 ** min(tries, 10)
     return max(min(doubled, DAY, left), ANNOUNCE_LEASE)
+
+
+def retry_delay(attempts: int) -> timedelta:
+    """How long to wait after the last of ``attempts`` sends, none of which left.
+
+    Full jitter: a random time, at most JITTER_BASE, which doubles with each attempt up
+    to JITTER_CAP.
+    """
+    longest: timedelta = min(JITTER_CAP, JITTER_BASE * 2**attempts)
+    return longest * random.random()
 
 
 def plausible_or_now(

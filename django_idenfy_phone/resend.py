@@ -73,16 +73,16 @@ def _ends_of_one_row(
     row: PhoneVerification, user_id: Any, cleared_at: datetime | None
 ) -> list[datetime]:
     created_at = row.created_at
-    is_cleared = cleared_at is not None and created_at <= cleared_at
+    kinds = limits.kinds(user_id, row.network)
     sends = [created_at] if row.is_counted() else []
-    ends = [] if is_cleared else list(limits.cooldown_ends([created_at], sends))
-    for kind in limits.kinds(user_id, row.network):
+    ends = list(limits.cooldown_ends([created_at], sends))
+    if cleared_at is not None and created_at <= cleared_at:
+        kinds.remove("number")
+        ends = []
+    for kind in kinds:
         for limit in conf.limits_of(kind):
-            counts = limits.counts_refusals(kind, limit)
-            is_reached = limit.sends == 1 and row.is_counted(
-                with_account_refusals=counts
-            )
-            if is_reached and not (is_cleared and kind == "number"):
+            with_refusals = limits.counts_refusals(kind, limit)
+            if limit.sends == 1 and row.is_counted(with_account_refusals=with_refusals):
                 ends.append(created_at + limit.window)
     return ends
 

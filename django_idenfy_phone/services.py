@@ -31,7 +31,7 @@ from .exceptions import (
     VerificationLocked,
     VerificationNotFound,
 )
-from .models import PhoneVerification, ProviderGate, primary_alias
+from .models import PhoneVerification, primary_alias
 from .starting import StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
@@ -117,7 +117,7 @@ def _store(
             if repeated := idempotency.find(start):
                 return repeated, False
             idempotency.release(key_hashes)
-        _require_send_capacity(counts.gate)
+        gate.require_capacity(counts.gate)
         limits.enforce(start, counts, cleared_at)
         row = PhoneVerification.from_start(start, key_hashes)
         row.resend_at = resend.of_first_start(start, row, counts)
@@ -130,12 +130,6 @@ def _go_on(row: PhoneVerification) -> None:
     """What follows the commit of a new row."""
     limits.count_start(row)
     notify_worker(row.pk)
-
-
-def _require_send_capacity(provider_gate: ProviderGate) -> None:
-    wait = gate.time_to_capacity(provider_gate, timezone.now())
-    if wait is not None:
-        raise ProviderUnavailable(retry_after=wait)
 
 
 @hide_values

@@ -1,6 +1,7 @@
 """A request to start a verification, and the user id of any caller."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,14 +22,12 @@ def user_id_of(user: Any) -> Any:
     """
     if user is None or not user.is_authenticated:
         return None
-    try:
+    with suppress(ValidationError, ValueError, OverflowError):
         user_id = _key_field().to_python(user.pk)
         _key_field().run_validators(user_id)
-        if not _is_possible(user_id, user.pk):
-            raise UnknownUser
-    except (ValidationError, ValueError, OverflowError):
-        raise UnknownUser from None
-    return user_id
+        if _is_possible(user_id, user.pk):
+            return user_id
+    raise UnknownUser
 
 
 def _key_field() -> Any:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, TypeVar
 
 from django.db import (
@@ -142,15 +141,12 @@ def bounded_locks(using: str) -> Iterator[Bounds | None]:
             yield bounds
     elif is_own and vendor == "postgresql":
         most = LOCK_TIMEOUT // timedelta(milliseconds=1)
-        yield RawSQL(_setting_bounds(most), (), output_field=BooleanField())
+        settings = [
+            BOUND_SETTING.format(name=name, most=most) for name in BOUNDED_SETTINGS
+        ]
+        yield RawSQL(" AND ".join(settings), (), output_field=BooleanField())
     else:
         yield bounds
-
-
-@cache
-def _setting_bounds(most: int) -> str:
-    each = [BOUND_SETTING.format(name=name, most=most) for name in BOUNDED_SETTINGS]
-    return " AND ".join(each)
 
 
 def bounding(bounds: Bounds | None, moment: datetime) -> Any:
@@ -253,11 +249,10 @@ def durable_commit(using: str) -> Q | RawSQL:
 
 
 def retry_on_abort(work: Callable[[], T], using: str) -> T:
-    """Run ``work``, which commits by itself, again when the database aborted it.
+    """Run ``work``, which commits by itself, again after a definite abort.
 
-    Only after a definite abort: a lost connection may hide a commit. Not after a lock
-    timeout, which has waited long enough, nor in a caller's transaction, all of which
-    was aborted.
+    A lost connection may hide a commit. Not after a lock timeout, which has waited long
+    enough, nor in a caller's transaction, which was aborted as a whole.
     """
     for attempt in range(MAX_TRIES):
         try:

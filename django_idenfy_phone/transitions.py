@@ -107,7 +107,11 @@ class RowTransitions:
         return retry_on_abort(update, self.db)
 
     def _change_due_row(
-        self, row: "PhoneVerification", now: datetime, bounds: Bounds, **changes: Any
+        self,
+        row: "PhoneVerification",
+        now: datetime,
+        bounds: Bounds,
+        changes: dict[str, Any],
     ) -> bool:
         """Change a due row that is as it was read. Joins the claim's transaction."""
         where = due_terms(now) | {
@@ -126,30 +130,28 @@ class RowTransitions:
 
         The commit is durable: a crash that forgets it would send the row again.
         """
-        return self._change_due_row(
-            row,
-            now,
-            bounds,
-            status=Status.SENDING,
-            send_attempts=row.send_attempts + 1,
-            claimed_at=now,
-            lease_until=now + SEND_LEASE,
-            slot_reserved=False,
-        )
+        changes = {
+            "status": Status.SENDING,
+            "send_attempts": row.send_attempts + 1,
+            "claimed_at": now,
+            "lease_until": now + SEND_LEASE,
+            "slot_reserved": False,
+        }
+        return self._change_due_row(row, now, bounds, changes)
 
     def wait_for_slot(
         self, row: "PhoneVerification", slot: datetime, now: datetime, bounds: Bounds
     ) -> bool:
         """T1b: the gate reserved ``slot`` for it."""
         changes = {"next_send_at": slot, "slot_reserved": True}
-        return self._change_due_row(row, now, bounds, **changes)
+        return self._change_due_row(row, now, bounds, changes)
 
     def fail_as_late(
         self, row: "PhoneVerification", now: datetime, bounds: Bounds
     ) -> bool:
         """T6: its slot would come after send_by."""
         changes = {"status": Status.FAILED, "failure": Failure.TOO_LATE}
-        return self._change_due_row(row, now, bounds, **changes)
+        return self._change_due_row(row, now, bounds, changes)
 
     def mark_sent(self, row: "PhoneVerification", request_id: str) -> bool:
         """T2. A late answer lifts a row that was given up as unknown.
