@@ -1,46 +1,127 @@
-"""For the tests of a host project: a stand-in for iDenfy, and time that passes.
+"""For the tests of a host project: a stand-in for iDenfy, and proofs without calls.
 
-Put ``pytest_plugins = ["django_idenfy_phone.testing"]`` into your ``conftest.py``.
+It serves Django's own test runner, unittest and pytest. The pytest fixture stands in
+``pytest_plugin``.
 """
 
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 from django.db.models import DateTimeField, QuerySet
+from django.test import override_settings
+from django.utils import timezone
 
-from . import delivery, gate
+from . import announce, delivery, gate, site
+from .conf import conf
 from .models import PhoneVerification
 from .sandbox.server import SandboxServer
+from .sandbox.state import Message
+from .starting import StartRequest
 from .statuses import Status
+from .transitions import SEND_LEASE
 
-if TYPE_CHECKING:
-    # Only since pytest-django 4.13.
-    from pytest_django import Settings
+API_KEY, API_SECRET = "test-key", "test-secret"
 
 
 class Sandbox(SandboxServer):
-    def code_for(self, phone_number: str) -> str:
-        """The newest code sent to an E.164 number.
+    """A stand-in for iDenfy on a free loopback port. Numbers are E.164.
 
-        Delivers queued rows first, so no worker is needed. Raises LookupError where
-        no SMS was sent.
-        """
-        rows = PhoneVerification.objects.filter(status=Status.QUEUED)
-        for pk in list(rows.order_by("created_at").values_list("pk", flat=True)):
-            delivery.deliver(pk)
+    ``sent``, ``code_for`` and ``expire`` first deliver what is queued, so no worker is
+    needed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(API_KEY, API_SECRET)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings that lead to it while it runs."""
+        return {
+            "IDENFY_PHONE_API_URL": self.url,
+            "IDENFY_PHONE_API_KEY": API_KEY,
+            "IDENFY_PHONE_API_SECRET": API_SECRET,
+        }
+
+    @property
+    def sent(self) -> list[Message]:
+        """Every SMS, oldest first: ``phone_number``, ``code``, ``text`` and more."""
+        _deliver_queued()
+        return self.state.messages[::-1]
+
+    def code_for(self, phone_number: str) -> str:
+        """The newest code sent to a number. Raises LookupError where there is none."""
+        _deliver_queued()
         return self.state.code_for(phone_number)
 
+    def fail_next(self, identifier: str) -> None:
+        """Answer the next request, a send or a check, with this error of iDenfy.
 
-@pytest.fixture
-def idenfy_sandbox(settings: "Settings") -> Iterator[Sandbox]:
-    """A stand-in for iDenfy on a free loopback port; the settings point to it."""
-    with Sandbox(api_key="test-key", api_secret="test-secret", port=0) as sandbox:
-        settings.IDENFY_PHONE_API_URL = sandbox.url
-        settings.IDENFY_PHONE_API_KEY = "test-key"
-        settings.IDENFY_PHONE_API_SECRET = "test-secret"
-        yield sandbox
+        Such as "BAD_VALUE", which refuses a number. Each call makes one more fail.
+        """
+        self.state.fail_next(identifier)
+
+    def expire(self, phone_number: str) -> None:
+        """Let the newest code to a number expire: CODE_LIFETIME passes for its row.
+
+        Raises PhoneVerification.DoesNotExist for a number without a start.
+        """
+        _deliver_queued()
+        rows = PhoneVerification.objects.filter(phone_number=phone_number)
+        age(rows.latest("created_at"), conf.CODE_LIFETIME)
+
+
+def _deliver_queued() -> None:
+    rows = PhoneVerification.objects.filter(status=Status.QUEUED)
+    for pk in list(rows.order_by("created_at").values_list("pk", flat=True)):
+        delivery.deliver(pk)
+
+
+@contextmanager
+def sandbox() -> Iterator[Sandbox]:
+    """Run a ``Sandbox`` that the settings point to, and stop it at the end."""
+    # The rows of the test before are gone.
+    site.forget()
+    with Sandbox() as server, override_settings(**server.settings):
+        yield server
+
+
+def verify_number(user: Any, number: str, *, purpose: str = "") -> PhoneVerification:
+    """A verification that this user just confirmed, without SMS and limits.
+
+    Runs the receivers of ``phone_verified`` as a confirm does, so one that fails is
+    only logged. Counts as a send: a start for the number waits for its cooldown.
+    ``user`` None is a visitor without a login. Raises NumberNotSupported or
+    UnknownUser.
+    """
+    start = StartRequest.build(
+        number, user=user, network="", purpose=purpose, idempotency_key=None
+    )
+    now = timezone.now()
+    row = PhoneVerification.objects.create(
+        user_id=start.user_id,
+        is_anonymous=start.user_id is None,
+        phone_number=start.phone_number,
+        region=start.region,
+        number_block=start.number_block,
+        purpose=start.purpose,
+        status=Status.SENT,
+        request_id=uuid.uuid4().hex,
+        created_at=now,
+        next_send_at=now,
+        send_by=now + conf.SEND_DEADLINE,
+        claimed_at=now,
+        lease_until=now + SEND_LEASE,
+        send_attempts=1,
+        sent_at=now,
+        expires_at=now + conf.CODE_LIFETIME,
+        checks=1,
+    )
+    PhoneVerification.objects.mark_verified(row)
+    announce.verified(row)
+    return row
 
 
 def age(verification: PhoneVerification, by: timedelta) -> None:

@@ -16,7 +16,7 @@ from support.constants import LEAK, NUMBER
 from support.pgbouncer import connected_through_pgbouncer
 from support.wire import Wire
 
-pytest_plugins = ["django_idenfy_phone.testing", "pytester"]
+pytest_plugins = ["django_idenfy_phone.pytest_plugin", "pytester"]
 
 
 def pytest_addoption(parser):

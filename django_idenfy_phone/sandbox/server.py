@@ -155,6 +155,7 @@ def accept_request(
     if not sandbox.is_authorized(handler.headers.get("Authorization", "")):
         raise Refusal("UNAUTHORIZED", "The API key or secret is wrong or absent.")
     require_method(handler, "POST")
+    sandbox.state.raise_failure()
     return parse_json_object(body)
 
 

@@ -3,7 +3,7 @@
 import re
 import secrets
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -103,12 +103,26 @@ class SandboxState:
         self._lock = threading.Lock()
         self._requests: dict[str, _Request] = {}
         self._request_counts: Counter[str] = Counter()
+        self._failures: deque[str] = deque()
 
     def reset(self) -> None:
-        """Delete all messages, requests and counts."""
+        """Delete all messages, requests, counts and failures to come."""
         with self._lock:
             self._requests.clear()
             self._request_counts.clear()
+            self._failures.clear()
+
+    def fail_next(self, identifier: str) -> None:
+        """Have one more request answered with this error."""
+        with self._lock:
+            self._failures.append(identifier)
+
+    def raise_failure(self) -> None:
+        """Raise the oldest Refusal that ``fail_next`` asked for, if there is one."""
+        with self._lock:
+            if self._failures:
+                message = "A test asked the sandbox for this error."
+                raise Refusal(self._failures.popleft(), message)
 
     def send(self, phone_number: str, sender_name: str = DEFAULT_SENDER) -> Message:
         """Put one SMS into the inbox, and so bill it.

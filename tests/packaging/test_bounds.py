@@ -49,14 +49,15 @@ import sys
 import django
 django.setup()
 sys.modules["pytest_django"] = None
-pytest_plugins = ["django_idenfy_phone.testing"]
+pytest_plugins = ["django_idenfy_phone.pytest_plugin"]
 """,
     "test_sandbox.py": """
-from django_idenfy_phone.testing import Sandbox
+from django.conf import settings
+from django_idenfy_phone import testing
 
 def test_sandbox_runs():
-    with Sandbox(api_key="key", api_secret="secret", port=0) as sandbox:
-        assert sandbox.url
+    with testing.sandbox() as sandbox:
+        assert settings.IDENFY_PHONE_API_URL == sandbox.url
 """,
 }
 

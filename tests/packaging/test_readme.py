@@ -285,7 +285,7 @@ def test_project_made_of_snippets_works(project):
         LINKS="".join(snippets(r"html\+django")),
     )
     assert result.returncode == 0, result.stdout
-    assert "16 passed" in result.stdout
+    assert "18 passed" in result.stdout
 
 
 def check(project):
