@@ -1,4 +1,4 @@
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.utils.translation import gettext_lazy as _
 
 
@@ -10,3 +10,6 @@ class IdenfyPhoneConfig(AppConfig):
     def ready(self) -> None:
         # Each registers its checks.
         from . import checks, database_checks, tasks  # noqa: F401
+
+        if apps.is_installed("drf_spectacular"):
+            from .api import schema  # noqa: F401

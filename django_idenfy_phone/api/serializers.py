@@ -7,6 +7,13 @@ from ..models import PhoneVerification
 from ..statuses import Failure
 from .fields import CodeField, PhoneNumberField, UTCDateTimeField
 
+# What helps the user, and what else is told: the true reason is for the admin.
+PUBLIC_FAILURES = {
+    Failure.NUMBER_REFUSED: "number_refused",
+    Failure.UNKNOWN: "maybe_sent",
+}
+OTHER_FAILURE = "not_sent"
+
 
 class StartSerializer(serializers.Serializer[Any]):
     phone_number = PhoneNumberField()
@@ -37,11 +44,6 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
         return UTCDateTimeField().to_representation(moment)
 
     def get_failure(self, row: PhoneVerification) -> str | None:
-        """Return only what helps the user: the true reason is for the admin."""
         if not row.failure:
             return None
-        helpful = {
-            Failure.NUMBER_REFUSED: "number_refused",
-            Failure.UNKNOWN: "maybe_sent",
-        }
-        return helpful.get(Failure(row.failure), "not_sent")
+        return PUBLIC_FAILURES.get(Failure(row.failure), OTHER_FAILURE)

@@ -1,0 +1,212 @@
+"""What drf-spectacular writes of the API. Imported only where that app is installed.
+
+All names of components begin with "IdenfyPhone", and each enum is a component of its
+own: one in a property would take part in drf-spectacular's naming of the host's enums.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiViewExtension
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_field,
+    extend_schema_serializer,
+    extend_schema_view,
+)
+from rest_framework import exceptions as rest
+from rest_framework import serializers
+
+from .. import exceptions as domain
+from ..statuses import Status
+from .errors import STATUS
+from .fields import CodeField, PhoneNumberField, UTCDateTimeField, VerifiedPhoneField
+from .parsers import BodyTooLarge
+from .serializers import (
+    OTHER_FAILURE,
+    PUBLIC_FAILURES,
+    ConfirmSerializer,
+    StartSerializer,
+    VerificationSerializer,
+)
+
+# Such as serializers of the host's sign-up, which drf-spectacular would warn of.
+for field in (PhoneNumberField, CodeField, VerifiedPhoneField):
+    extend_schema_field(OpenApiTypes.STR)(field)
+
+
+@extend_schema_field(
+    {"type": "string", "enum": Status.values}, component_name="IdenfyPhoneStatus"
+)
+class StatusField(serializers.CharField):
+    pass
+
+
+@extend_schema_field(
+    {"type": "string", "enum": [*PUBLIC_FAILURES.values(), OTHER_FAILURE]},
+    component_name="IdenfyPhoneFailure",
+)
+class FailureField(serializers.CharField):
+    pass
+
+
+@extend_schema_serializer(component_name="IdenfyPhoneStart")
+class Start(StartSerializer):
+    pass
+
+
+@extend_schema_serializer(component_name="IdenfyPhoneConfirm")
+class Confirm(ConfirmSerializer):
+    pass
+
+
+@extend_schema_serializer(component_name="IdenfyPhoneVerification")
+class Verification(VerificationSerializer):
+    status = StatusField()
+    resend_at = UTCDateTimeField()  # type: ignore[assignment]
+    failure = FailureField(allow_null=True)  # type: ignore[assignment]
+
+
+@extend_schema_serializer(component_name="IdenfyPhoneStarted")
+class Started(Verification):
+    redeem_token = serializers.CharField(
+        required=False, help_text="Only for a start without a login."
+    )
+
+
+Errors = tuple[type[domain.VerificationError | rest.APIException], ...]
+
+LOGIN: Errors = (
+    rest.NotAuthenticated,
+    rest.AuthenticationFailed,
+    rest.PermissionDenied,
+    domain.UnknownUser,
+)
+ANY_CALL: Errors = (*LOGIN, rest.NotAcceptable, rest.Throttled)
+ANY_BODY: Errors = (rest.ParseError, BodyTooLarge, rest.UnsupportedMediaType)
+ANY_ROW: Errors = (domain.VerificationNotFound, domain.ProviderUnavailable)
+OF_START: Errors = (
+    domain.InvalidIdempotencyKey,
+    domain.IdempotencyKeyReused,
+    domain.CooldownActive,
+    domain.LimitReached,
+    domain.ProviderUnavailable,
+)
+OF_CHECK: Errors = (
+    domain.NotSentYet,
+    domain.CheckInProgress,
+    domain.VerificationExpired,
+    domain.VerificationLocked,
+    domain.VerificationFailed,
+    domain.CheckUnknown,
+)
+# Where classes or functions of the host may answer too, with codes of their own.
+OPEN_STATUSES = {400, 401, 403, 429}
+WAIT_STATUSES = {409, 429, 503}
+FIELD_ERRORS = {
+    "type": "object",
+    "additionalProperties": {"type": "array", "items": {"type": "string"}},
+}
+
+ROW_ID = OpenApiParameter("verification_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
+RETRY_AFTER = OpenApiParameter(
+    "Retry-After",
+    {"type": "integer", "minimum": 1},
+    OpenApiParameter.HEADER,
+    description="In so many seconds a repetition makes sense.",
+    response=sorted(WAIT_STATUSES),
+)
+LOCATION = OpenApiParameter(
+    "Location",
+    OpenApiTypes.URI_REF,
+    OpenApiParameter.HEADER,
+    description="The path of the verification.",
+    response=[200, 202],
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 16, "maxLength": 64},
+    OpenApiParameter.HEADER,
+    description="Of visible ASCII. With a login, a repetition of the same key within "
+    "a day answers with the first verification. Without one it is ignored.",
+)
+
+
+def responses_of(*errors: type[Any]) -> dict[int, OpenApiResponse]:
+    """One response for each status of these errors, with their codes."""
+    codes = defaultdict(list)
+    for error in errors:
+        if issubclass(error, domain.VerificationError):
+            codes[STATUS[error]].append(error.code)
+        else:
+            codes[error.status_code].append(error.default_code)
+    # DRF answers 403 where the first authentication class has no WWW-Authenticate.
+    codes[403] += codes[401]
+    return {status: _response(status, codes[status]) for status in codes}
+
+
+def _response(status: int, codes: list[str]) -> OpenApiResponse:
+    names = ", ".join(sorted(codes))
+    code: dict[str, Any] = {"type": "string", "description": names}
+    if status not in OPEN_STATUSES:
+        code["enum"] = sorted(codes)
+    properties: dict[str, Any] = {"detail": {"type": "string"}, "code": code}
+    if status in WAIT_STATUSES:
+        properties["retry_after"] = {"type": "integer", "minimum": 1}
+    body: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "required": ["detail", "code"],
+    }
+    if status == 400:
+        body = {"anyOf": [body, FIELD_ERRORS]}
+    return OpenApiResponse(body, description=names)
+
+
+class StartExtension(OpenApiViewExtension):
+    # A text: the views read REST_FRAMEWORK, and so import classes of the host.
+    target_class = "django_idenfy_phone.api.views.StartView"
+    match_subclasses = True
+
+    def view_replacement(self) -> Any:
+        errors = responses_of(*ANY_CALL, *ANY_BODY, *OF_START)
+        post = extend_schema(
+            parameters=[IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
+            request=Start,
+            responses={200: Started, 202: Started, **errors},
+        )
+        return _documented(self.target, post=post)
+
+
+class StatusExtension(OpenApiViewExtension):
+    target_class = "django_idenfy_phone.api.views.StatusView"
+    match_subclasses = True
+
+    def view_replacement(self) -> Any:
+        get = extend_schema(
+            parameters=[ROW_ID, RETRY_AFTER],
+            responses={200: Verification, **responses_of(*ANY_CALL, *ANY_ROW)},
+        )
+        return _documented(self.target, get=get)
+
+
+class ConfirmExtension(OpenApiViewExtension):
+    target_class = "django_idenfy_phone.api.views.ConfirmView"
+    match_subclasses = True
+
+    def view_replacement(self) -> Any:
+        errors = responses_of(*ANY_CALL, *ANY_BODY, *ANY_ROW, *OF_CHECK)
+        post = extend_schema(
+            parameters=[ROW_ID, RETRY_AFTER],
+            request=Confirm,
+            responses={200: Verification, **errors},
+        )
+        return _documented(self.target, post=post)
+
+
+def _documented(view: Any, **schemas: Any) -> Any:
+    """A subclass with these schemas: the view itself stays as it is."""
+    return extend_schema_view(**schemas)(type(view.__name__, (view,), {}))
