@@ -1,3 +1,3 @@
 """Proves that a person owns a phone number; iDenfy sends and checks the code."""
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

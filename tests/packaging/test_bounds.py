@@ -1,5 +1,6 @@
 """What we declare as the lowest versions is what tox installs and README names."""
 
+import re
 import tomllib
 from configparser import ConfigParser
 from pathlib import Path
@@ -12,10 +13,15 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def lowest():
+def tox():
+    parser = ConfigParser(interpolation=None)
+    parser.read(ROOT / "tox.ini", encoding="utf-8")
+    return parser
+
+
+@pytest.fixture
+def lowest(tox):
     """The environment of tox with the lowest versions."""
-    tox = ConfigParser(interpolation=None)
-    tox.read(ROOT / "tox.ini", encoding="utf-8")
     return tox["testenv:lowest"]
 
 
@@ -34,6 +40,25 @@ def test_lowest_environment_has_the_lower_bound_of_each_dependency(lowest, proje
 def test_lowest_environment_has_the_lowest_python(lowest, project):
     version = project["requires-python"].removeprefix(">=")
     assert lowest["base_python"] == f"python{version}"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "factor"),
+    [
+        ("Programming Language :: Python :: 3.", r"py3(\d+)"),
+        ("Framework :: Django :: ", r"django(\d)(\d)"),
+    ],
+)
+def test_classifiers_name_the_versions_that_tox_runs(tox, project, prefix, factor):
+    # Such as py{312,313}-django{60,61}: each factor is written out.
+    names = re.sub(
+        r"(py|django)\{([\d,]+)\}",
+        lambda match: " ".join(match[1] + each for each in match[2].split(",")),
+        tox["tox"]["env_list"],
+    )
+    versions = {".".join(match.groups()) for match in re.finditer(factor, names)}
+    named = [each for each in project["classifiers"] if each.startswith(prefix)]
+    assert {each.removeprefix(prefix) for each in named} == versions
 
 
 @pytest.mark.parametrize("name", ["pytest-django", "redis"])
