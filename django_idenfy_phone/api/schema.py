@@ -33,9 +33,10 @@ from .serializers import (
     VerificationSerializer,
 )
 
-# Such as serializers of the host's sign-up, which drf-spectacular would warn of.
-for field in (PhoneNumberField, CodeField, VerifiedPhoneField):
-    extend_schema_field(OpenApiTypes.STR)(field)
+# Also for serializers of the host, such as that of a sign-up.
+extend_schema_field({"type": "string", "example": "+37060012345"})(PhoneNumberField)
+extend_schema_field({"type": "string", "example": "0042"})(CodeField)
+extend_schema_field(OpenApiTypes.STR)(VerifiedPhoneField)
 
 
 @extend_schema_field(
