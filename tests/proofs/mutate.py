@@ -37,6 +37,8 @@ REDUNDANT = {
     ("settle_slice", "bounds"),
     # A look whether anything is late: settle_slice decides.
     ("settle", "status__in=OPEN_STATUSES"),
+    # The sweep's list: take_announcement decides.
+    ("unannounced", "**unannounced_terms(timezone.now())"),
     ("redeem", "bounds or Q()"),
     # Only failed rows have a failure: the UPDATE that sets one sets the other.
     ("counted", "status=Status.FAILED"),
