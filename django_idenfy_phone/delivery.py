@@ -183,13 +183,14 @@ def _fail(row: PhoneVerification, error: IdenfyError) -> None:
     # A status 401 may come without an identifier, and the limits look for it.
     code = KEY_REFUSED if isinstance(error, KeyRefused) else error.identifier
     fail = partial(PhoneVerification.objects.fail, row, failure, code)
-    if _write(fail):
-        _announce_failed([row.pk])
+    has_failed = _write(fail)
     if isinstance(error, AccountRefused):
         now, is_key_refused = timezone.now(), isinstance(error, KeyRefused)
         note = partial(gate.note_account_fault, row, now)
         if _write(partial(note, is_key_refused=is_key_refused)):
             logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
+    if has_failed:
+        _announce_failed([row.pk])
 
 
 def _record_sent(row: PhoneVerification, request_id: str) -> None:

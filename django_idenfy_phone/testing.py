@@ -119,7 +119,7 @@ def verify_number(user: Any, number: str, *, purpose: str = "") -> PhoneVerifica
         expires_at=now + conf.CODE_LIFETIME,
         checks=1,
     )
-    PhoneVerification.objects.mark_verified(row)
+    PhoneVerification.objects.mark_verified(row, timezone.now())
     announce.verified(row)
     return row
 

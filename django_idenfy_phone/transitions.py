@@ -232,12 +232,11 @@ class RowTransitions:
         has_begun = self._transition(where, changes, durable_commit(self.db))
         return has_begun and row.apply(changes)
 
-    def mark_verified(self, row: "PhoneVerification") -> bool:
+    def mark_verified(self, row: "PhoneVerification", now: datetime) -> bool:
         """T8. Only after iDenfy answered true for this row's own request_id.
 
         Takes the first announcement: the caller sends its signal.
         """
-        now = timezone.now()
         where = {
             "id": row.pk,
             "request_id": row.request_id,

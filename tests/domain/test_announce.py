@@ -277,7 +277,7 @@ def test_confirm_announces_only_what_it_verified(make, user, connect, wire):
     row = make("sent")
 
     def verify_first(sock):
-        PhoneVerification.objects.mark_verified(row)
+        PhoneVerification.objects.mark_verified(row, timezone.now())
         connection.close()
         answer(200, {"is_verified": True})(sock)
 
@@ -290,7 +290,7 @@ def test_signal_lost_in_a_crash_is_sent_after_the_lease(make, connect, clock):
     calls = []
     connect(phone_verified, lambda verification, **kwargs: calls.append(verification))
     row = make("sent")
-    PhoneVerification.objects.mark_verified(row)
+    PhoneVerification.objects.mark_verified(row, timezone.now())
     clock.move(timedelta(seconds=119))
     sweep()
     assert calls == []

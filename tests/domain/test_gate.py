@@ -13,6 +13,7 @@ from django_idenfy_phone import delivery, gate, services
 from django_idenfy_phone.exceptions import ProviderUnavailable
 from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from django_idenfy_phone.pacing import Pause
+from django_idenfy_phone.signals import send_failed
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
@@ -279,6 +280,20 @@ def test_one_account_that_is_refused_stops_no_other(api, make, wire, settings):
             delivery.deliver(row.pk)
     assert statuses == [202] * 5 + [429] * 4
     assert services.start_verification("+37069999999", user=None).status == "queued"
+
+
+def test_account_is_paused_before_receivers_learn_of_the_failure(make, wire):
+    def receiver(**kwargs):
+        paused.append(gate.current().account_paused_until is not None)
+
+    paused = []
+    wire.will(w.answer(401))
+    send_failed.connect(receiver)
+    try:
+        delivery.deliver(make("queued").pk)
+    finally:
+        send_failed.disconnect(receiver)
+    assert paused == [True]
 
 
 def test_sends_resume_after_an_account_pause(make, wire):

@@ -379,14 +379,14 @@ def test_anonymous_row_belongs_to_anybody_with_its_id(make, user):
 @pytest.mark.parametrize("status", ["sent", "expired", "locked"])
 def test_mark_verified_verifies(make, status):
     row = make(status, checking_until=ahead(seconds=9))
-    assert rows.mark_verified(row)
+    assert rows.mark_verified(row, timezone.now())
     row.refresh_from_db()
     assert (row.status, row.is_verified, row.checking_until) == ("verified", True, None)
 
 
 def test_mark_verified_takes_the_first_announcement(make):
     row = make("sent")
-    rows.mark_verified(row)
+    rows.mark_verified(row, timezone.now())
     row.refresh_from_db()
     assert row.announce_attempts == 1
     assert row.announce_at - row.verified_at == timedelta(minutes=2)
@@ -396,19 +396,19 @@ def test_mark_verified_takes_the_first_announcement(make):
 @pytest.mark.parametrize("status", ["queued", "sending", "verified", "failed"])
 def test_mark_verified_changes_no_other_state(make, status):
     row = make(status, request_id="r" * 32)
-    assert not rows.mark_verified(row)
+    assert not rows.mark_verified(row, timezone.now())
 
 
 def test_mark_verified_needs_the_same_request_id(make):
     row = make("sent")
     row.request_id = "x" * 32
-    assert not rows.mark_verified(row)
+    assert not rows.mark_verified(row, timezone.now())
 
 
 def test_mark_verified_changes_only_its_row(make):
     row = make("sent")
     row.pk = uuid.uuid4()
-    assert not rows.mark_verified(row)
+    assert not rows.mark_verified(row, timezone.now())
 
 
 def test_database_keeps_status_and_is_verified_equal(make):

@@ -25,6 +25,7 @@ from django_idenfy_phone.exceptions import (
     VerificationExpired,
 )
 from django_idenfy_phone.models import PhoneVerification, StartLock
+from django_idenfy_phone.signals import phone_verified
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
@@ -151,6 +152,26 @@ def test_right_code_is_recorded_on_new_connection(make, wire):
     row = make("sent")
     confirmed = services.confirm_verification(row.pk, "1234", user=row.user)
     assert confirmed.is_verified
+
+
+def test_right_code_is_announced_though_the_answer_to_its_commit_was_lost(make, wire):
+    def lose_answer():
+        raise OperationalError("server closed the connection unexpectedly")
+
+    def receiver(verification, **kwargs):
+        signalled.append(verification.pk)
+
+    signalled, row = [], make("sent")
+    wire.will(TRUE)
+    phone_verified.connect(receiver)
+    try:
+        with after_statement(lose_answer) as lose_answer_after:
+            lose_answer_after("is_verified = ")
+            services.confirm_verification(row.pk, "1234", user=row.user)
+    finally:
+        phone_verified.disconnect(receiver)
+    assert (outcome(row), signalled) == ("verified", [row.pk])
+    assert row.announced_at
 
 
 @pytest.mark.usefixtures("database_server")

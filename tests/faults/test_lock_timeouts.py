@@ -101,7 +101,7 @@ CHANGES = {
     "again": ("sending", lambda row: rows.requeue(row, timezone.now())),
     "fail": ("sending", lambda row: rows.fail(row, "unknown", "")),
     "check": ("sent", lambda row: rows.begin_check(row)),
-    "verified": ("sent", lambda row: rows.mark_verified(row)),
+    "verified": ("sent", lambda row: rows.mark_verified(row, timezone.now())),
     "wrong": ("checking", lambda row: rows.mark_wrong(row)),
     "abandon": ("checking", lambda row: rows.abandon_check(row)),
     "refund": ("checking", lambda row: rows.refund_check(row)),

@@ -116,7 +116,7 @@ def test_exit_status_is_1_when_rows_were_too_late(make, capsys):
 
 def test_exit_status_is_0_until_a_crash_of_confirm_is_repaired(make, capsys):
     row = make("sent")
-    PhoneVerification.objects.mark_verified(row)
+    PhoneVerification.objects.mark_verified(row, timezone.now())
     age(row, timedelta(minutes=2.5))
     assert run_status(capsys)[0] == 0
 
