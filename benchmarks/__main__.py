@@ -1,6 +1,6 @@
 """The speed of the app against floors that do the least, measured in the same run.
 
-``tox run -e bench`` measures all rows and writes RESULTS.rst; it takes half an hour.
+``tox run -e bench`` measures all rows and writes RESULTS.rst, in about twenty minutes.
 ``tox run -e bench -- --short --only start`` measures one in a few seconds, with small
 tables, and only prints it. Both may be given alone. In place, from the root of the
 checkout, with any Python that has the packages of tox.ini's ``bench``:

@@ -62,7 +62,7 @@ class Bench:
 
     @property
     def rounds(self) -> range:
-        return range(self.pick(5, 1))
+        return range(self.pick(3, 1))
 
     @contextmanager
     def created(self, template: str) -> Iterator[Database]:
