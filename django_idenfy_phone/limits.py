@@ -162,10 +162,9 @@ def rows_of(kind: str, limit: Limit) -> Rows:
 
 
 def counts_refusals(kind: str, limit: Limit) -> bool:
-    """Whether a limit counts refusals of the account.
+    """Whether a limit counts refusals of the account: short ones of their causes do.
 
-    Short windows of those who caused them do, and a block or the site never does, since
-    one account could shut out all others.
+    In a block or the site, one account could shut out all others.
     """
     return kind in OWN_KINDS and limit.window <= SHORT_WINDOW
 

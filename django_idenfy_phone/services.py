@@ -225,8 +225,7 @@ def _why_no_check(row: PhoneVerification, pause: timedelta) -> VerificationError
 def redeem_token(verification: PhoneVerification) -> str:
     """What ``get_proof`` takes for an anonymous verification: 80 ASCII characters.
 
-    It is stored nowhere. Show it only to the visitor who started the verification, and
-    keep it out of URLs and logs.
+    Show it only to the visitor who started it, and keep it out of URLs and logs.
     """
     return Signer(salt=REDEEM_SALT).sign(str(verification.pk))
 

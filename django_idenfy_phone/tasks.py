@@ -49,8 +49,7 @@ publisher = BrokerPublisher(send_code)
 def notify_worker(pk: uuid.UUID, countdown: timedelta = timedelta(0)) -> bool:
     """Tell a worker that a row waits. Returns whether the message was published.
 
-    Never raises and never blocks a request: see ``broker``. A lost message costs only
-    the time until the next sweep.
+    Never raises or blocks a request. The sweep makes up for a lost message.
     """
     return publisher.publish(str(pk), countdown)
 

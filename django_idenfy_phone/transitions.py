@@ -76,11 +76,7 @@ def due_terms(now: datetime) -> dict[str, Any]:
 
 def unannounced_terms(now: datetime) -> dict[str, Any]:
     """What holds for a verified row whose signal is to be sent now."""
-    return {
-        "status": Status.VERIFIED,
-        "announced_at": None,
-        "announce_at__lte": now,
-    }
+    return {"status": Status.VERIFIED, "announced_at": None, "announce_at__lte": now}
 
 
 class RowTransitions:
