@@ -30,7 +30,7 @@ class PhoneVerificationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         ("claimed_at", "lease_until", "sent_at", "expires_at"),
         ("checks", "checks_wrong", "checks_refunded", "checking_until"),
         ("verified_at", "announced_at", "announce_at", "announce_attempts"),
-        ("redeemed_at",),
+        ("redeemed_at", "number_taken"),
     )
 
     def changelist_view(

@@ -19,6 +19,7 @@ from django.utils import timezone
 from .alarms import alarm
 from .edge import hide, hide_values
 from .models import PhoneVerification, primary_alias
+from .ownership import keep_by_setting
 from .pacing import RECEIVER_GRACE
 from .processes import PerProcess
 from .querysets import PhoneVerificationQuerySet
@@ -39,12 +40,14 @@ Call = Callable[[], object]
 
 
 def verified(row: PhoneVerification) -> None:
-    """Send ``phone_verified``. Never raises: the sweep tries again what failed.
+    """Keep the number, and send ``phone_verified`` unless another account holds it.
 
-    Only for a row whose announcement the caller has taken, by T8 or T12.
+    Never raises: the sweep tries again what failed. Only for a row whose announcement
+    the caller has taken, by T8 or T12.
     """
     try:
-        if _all_receivers_succeed(row):
+        keep_by_setting(row)
+        if row.number_taken or _all_receivers_succeed(row):
             PhoneVerification.objects.mark_announced(row)
         elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
             text = "Verification %s: receivers of phone_verified have failed for %s."

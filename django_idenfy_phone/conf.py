@@ -167,5 +167,18 @@ class Settings:
         """Whether visitors without a login may start."""
         return _get("ALLOW_ANONYMOUS", False)
 
+    @property
+    def OWNER(self) -> str | None:
+        """The model that holds proven numbers: "app.User", or "app.Profile.user".
+
+        In the second form, "user" is its one-to-one field to the user.
+        """
+        return _get("OWNER", None)
+
+    @property
+    def TAKEN_NUMBER(self) -> str:
+        """What a number that another account holds does: "refuse" or "move"."""
+        return _get("TAKEN_NUMBER", "refuse")
+
 
 conf = Settings()

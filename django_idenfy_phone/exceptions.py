@@ -194,6 +194,13 @@ class AlreadyRedeemed(VerificationError):
     message = _("This phone verification was used before. Please start again.")
 
 
+class NumberTaken(VerificationError):
+    """The number is proven, but another account holds it."""
+
+    code = "number_taken"
+    message = _("This phone number belongs to another account.")
+
+
 class InsideTransaction(VerificationError):
     """What is sent or checked at iDenfy cannot be rolled back, so nothing was done.
 

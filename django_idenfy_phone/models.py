@@ -129,6 +129,8 @@ class PhoneVerification(models.Model):
         _("announcements tried"), default=0
     )
     redeemed_at = models.DateTimeField(_("redeemed at"), null=True)
+    # Whether another account held the number; None where ownership was not asked.
+    number_taken = models.BooleanField(_("number taken"), null=True)
     # A keyed hash of user, purpose and key.
     idempotency_key = ExactCharField(
         max_length=64, null=True, unique=True, editable=False

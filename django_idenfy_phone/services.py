@@ -23,6 +23,7 @@ from .exceptions import (
     LimitReached,
     NotSentYet,
     NotVerified,
+    NumberTaken,
     ProviderUnavailable,
     UnknownUser,
     VerificationError,
@@ -187,7 +188,8 @@ def confirm_verification(
     Each call spends one of the row's checks before it asks, and refunds it only where
     iDenfy surely did not judge the code. Raises InvalidCode, VerificationNotFound,
     NotSentYet, CheckInProgress, VerificationExpired, VerificationLocked,
-    VerificationFailed, ProviderUnavailable, CheckUnknown, or InsideTransaction.
+    VerificationFailed, ProviderUnavailable, CheckUnknown, InsideTransaction, or
+    NumberTaken where the code is right, but the number another account's.
     """
     code = checking.validate_code(code)
     if in_transaction(primary_alias()):
@@ -196,13 +198,16 @@ def confirm_verification(
     seen = _read(verification_id, user_id)
     pause = gate.time_to_checks(seen.checks_paused_until, timezone.now())
     if not pause and checking.check(seen.row, code):
-        if seen.row.user_id == user_id:
-            seen.row.resend_at = resend.resend_at(seen, user_id)
-        return seen.row
-    get_row = partial(get_verification, verification_id, user=user)
-    row = checking.retry_or_check_unknown(get_row)
-    if not row.is_verified:
-        raise _why_no_check(row, pause)
+        row = seen.row
+        if row.user_id == user_id:
+            row.resend_at = resend.resend_at(seen, user_id)
+    else:
+        get_row = partial(get_verification, verification_id, user=user)
+        row = checking.retry_or_check_unknown(get_row)
+        if not row.is_verified:
+            raise _why_no_check(row, pause)
+    if row.number_taken:
+        raise NumberTaken
     return row
 
 

@@ -1,4 +1,4 @@
-"""Signals, and who sends them: only ``announce``."""
+"""Signals, and who sends them: ``announce``, and ``ownership`` for its own."""
 
 import logging
 from collections.abc import Callable
@@ -69,6 +69,16 @@ def _name_of(receiver: Callable[..., Any]) -> str:
 #   verification: PhoneVerification
 #   user: the user who started it; None for an anonymous one
 phone_verified = RobustSignal()
+
+# Sent once when an account loses its number, to another account or by release_number,
+# after the commit. Not for an account that changes its own. Best effort: a process that
+# dies in between loses it.
+#
+# Arguments:
+#   sender: the owner's model
+#   owner: the instance that held the number, as it is now
+#   phone_number: str, E.164
+phone_released = RobustSignal()
 
 # Sent once when a start led to no usable code. Best effort: a process that dies in
 # between loses it. A late true answer may still lift the row to verified.

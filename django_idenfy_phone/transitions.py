@@ -291,3 +291,8 @@ class RowTransitions:
         """T12, second half: every receiver ran without a failure."""
         where = {"id": row.pk, "announced_at": None}
         return self._transition(where, {"announced_at": timezone.now()})
+
+    def note_keeping(self, row: "PhoneVerification", *, is_taken: bool) -> bool:
+        """Part of T12: whether the number was another account's, so was not kept."""
+        changes = {"number_taken": is_taken}
+        return self._transition({"id": row.pk}, changes) and row.apply(changes)

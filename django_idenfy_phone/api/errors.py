@@ -16,6 +16,7 @@ STATUS: dict[type[domain.VerificationError], int] = {
     domain.VerificationNotFound: 404,
     domain.NotSentYet: 409,
     domain.CheckInProgress: 409,
+    domain.NumberTaken: 409,
     domain.VerificationExpired: 410,
     domain.VerificationLocked: 410,
     domain.VerificationFailed: 410,

@@ -33,6 +33,8 @@ from .serializers import (
     VerificationSerializer,
 )
 
+FAILURES = [*PUBLIC_FAILURES.values(), OTHER_FAILURE, domain.NumberTaken.code]
+
 # Also for serializers of the host, such as that of a sign-up.
 extend_schema_field({"type": "string", "example": "+37060012345"})(PhoneNumberField)
 extend_schema_field({"type": "string", "example": "0042"})(CodeField)
@@ -47,7 +49,7 @@ class StatusField(serializers.CharField):
 
 
 @extend_schema_field(
-    {"type": "string", "enum": [*PUBLIC_FAILURES.values(), OTHER_FAILURE]},
+    {"type": "string", "enum": FAILURES},
     component_name="IdenfyPhoneFailure",
 )
 class FailureField(serializers.CharField):
@@ -99,6 +101,7 @@ OF_START: Errors = (
 OF_CHECK: Errors = (
     domain.NotSentYet,
     domain.CheckInProgress,
+    domain.NumberTaken,
     domain.VerificationExpired,
     domain.VerificationLocked,
     domain.VerificationFailed,

@@ -3,6 +3,7 @@ from typing import Any
 from rest_framework import serializers
 
 from .. import services
+from ..exceptions import NumberTaken
 from ..models import PhoneVerification
 from ..statuses import Failure
 from .fields import CodeField, PhoneNumberField, UTCDateTimeField
@@ -44,6 +45,8 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
         return UTCDateTimeField().to_representation(moment)
 
     def get_failure(self, row: PhoneVerification) -> str | None:
+        if row.number_taken:
+            return NumberTaken.code
         if not row.failure:
             return None
         return PUBLIC_FAILURES.get(Failure(row.failure), OTHER_FAILURE)

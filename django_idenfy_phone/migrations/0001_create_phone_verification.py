@@ -236,6 +236,10 @@ class Migration(migrations.Migration):
                     models.DateTimeField(null=True, verbose_name="redeemed at"),
                 ),
                 (
+                    "number_taken",
+                    models.BooleanField(null=True, verbose_name="number taken"),
+                ),
+                (
                     "idempotency_key",
                     django_idenfy_phone.fields.ExactCharField(
                         editable=False, max_length=64, null=True, unique=True

@@ -10,6 +10,7 @@ from django.db import connection
 from django_idenfy_phone import delivery
 from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from django_idenfy_phone.signals import phone_verified
+from hosts.accounts.models import Profile
 from support import wire as w
 from support.steps import client_of, detail_url, post_code, post_start
 
@@ -127,6 +128,18 @@ def test_right_code_takes_five_statements_with_a_receiver(api, make, wire):
     finally:
         phone_verified.disconnect(receiver)
     assert found == [READ, CHANGE, CHANGE, "SELECT auth_user", CHANGE]
+
+
+def test_right_code_takes_five_more_statements_with_an_owner(api, make, wire, settings):
+    settings.IDENFY_PHONE_OWNER = "accounts.Profile.user"
+    row = make()
+    Profile.objects.create(user=row.user)
+    wire.will(TRUE)
+    with statements() as found:
+        post_code(api, row)
+    owner = "accounts_profile"
+    kept = [f"SELECT {owner}", f"SELECT {owner}", READ, f"UPDATE {owner}", CHANGE]
+    assert found == [READ, CHANGE, CHANGE, *kept, CHANGE]
 
 
 @pytest.mark.parametrize(

@@ -149,7 +149,7 @@ def test_confirm_names_every_status_and_code(schema):
     assert codes_of(operation(schema, CONFIRM)) == EVERYWHERE | WITH_BODY | {
         400: {"parse_error"},
         404: {"not_found"},
-        409: {"not_sent_yet", "check_in_progress"},
+        409: {"not_sent_yet", "check_in_progress", "number_taken"},
         410: {"expired", "locked", "failed"},
         429: {"throttled"},
         503: {"provider_unavailable", "check_unknown"},

@@ -30,7 +30,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes",
-    "django.contrib.sessions", "accounts"]
+    "django.contrib.sessions", "accounts", "members"]
 MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware"]
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -48,13 +48,7 @@ class AccountsConfig(AppConfig):
     def ready(self):
         from . import receivers
 """,
-    "accounts/models.py": """
-from django.contrib.auth.models import AbstractUser
-from django.db import models
-
-class User(AbstractUser):
-    phone_number = models.CharField(max_length=16, blank=True)
-""",
+    "members/__init__.py": "",
     "signup/__init__.py": "",
     # The real library has the same signature.
     "django_recaptcha/__init__.py": "",
@@ -89,7 +83,11 @@ from celery import current_app
 from django.contrib.auth.models import AnonymousUser
 from django.middleware.csrf import get_token
 from django.template import Context, Template
+from django.utils import timezone
 from django.views.debug import SafeExceptionReporterFilter
+from django_idenfy_phone import services
+from django_idenfy_phone.ownership import keep_number, release_number
+from members.models import Member
 from rest_framework.test import APIClient
 
 NUMBER = "+37060012345"
@@ -196,7 +194,7 @@ def test_form_takes_id_of_own_verification_once(
     assert "confirm your phone number" in client.post("/number/", form).text
     code = {"code": idenfy_sandbox.code_for(NUMBER)}
     client.post(started["Location"] + "confirm/", code, "application/json")
-    django_user_model.objects.update(phone_number="")
+    django_user_model.objects.update(phone_number=None)
     assert client.post("/number/", form).status_code == 302
     assert django_user_model.objects.get().phone_number == NUMBER
     assert client.post("/number/", form).status_code == 200
@@ -207,6 +205,34 @@ def test_error_reports_leave_the_proof_out(rf):
     change_number(request)
     posted = SafeExceptionReporterFilter().get_post_parameters(request)
     assert "a token" not in str(posted)
+
+def test_number_of_another_account_is_taken(api, idenfy_sandbox, django_user_model):
+    django_user_model.objects.create_user("rasa", phone_number=NUMBER)
+    django_user_model.objects.update(phone_confirmed_at=timezone.now())
+    api.force_authenticate(django_user_model.objects.create_user("ona"))
+    started = api.post("/phone/start/", {"phone_number": NUMBER}, format="json")
+    taken = confirm(api, idenfy_sandbox, started)
+    assert (taken.status_code, taken.json()["code"]) == (409, "number_taken")
+    assert api.get(started["Location"]).json()["failure"] == "number_taken"
+
+def test_own_fields_hold_a_number(idenfy_sandbox, django_user_model):
+    member = Member.objects.create(user=django_user_model.objects.create_user("ona"))
+    row = services.start_verification(NUMBER, user=member.user, purpose="member")
+    code = idenfy_sandbox.code_for(NUMBER)
+    row = services.confirm_verification(row.pk, code, user=member.user)
+    assert keep_number(member, row) is True
+    member.refresh_from_db()
+    assert (member.mobile, member.mobile_confirmed_at) == (NUMBER, row.verified_at)
+
+def test_owner_who_loses_a_number_is_told(
+    django_user_model, mailoutbox, django_capture_on_commit_callbacks
+):
+    owner = django_user_model.objects.create_user(
+        "ona", "ona@example.com", phone_number=NUMBER
+    )
+    with django_capture_on_commit_callbacks(execute=True):
+        release_number(owner)
+    assert [mail.to for mail in mailoutbox] == [["ona@example.com"]]
 
 def test_links_lead_to_views():
     row = SimpleNamespace(pk="1b4e28ba-2fa1-4d2f-883f-0016d3cca427")
@@ -285,7 +311,7 @@ def test_project_made_of_snippets_works(project):
         LINKS="".join(snippets(r"html\+django")),
     )
     assert result.returncode == 0, result.stdout
-    assert "18 passed" in result.stdout
+    assert "21 passed" in result.stdout
 
 
 def check(project):

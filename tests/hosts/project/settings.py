@@ -26,6 +26,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "rest_framework",
     "django_idenfy_phone",
+    "hosts.accounts",
     "hosts.orders",
 ]
 MIDDLEWARE = [
