@@ -17,6 +17,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from .alarms import alarm
+from .conf import conf
 from .edge import hide, hide_values
 from .models import PhoneVerification, primary_alias
 from .ownership import keep_by_setting
@@ -37,6 +38,11 @@ NO_THREAD = (
 )
 
 Call = Callable[[], object]
+
+
+def is_needed() -> bool:
+    """Whether anybody learns of a proof: a receiver, or the model that OWNER names."""
+    return bool(conf.OWNER) or phone_verified.has_listeners(PhoneVerification)
 
 
 def verified(row: PhoneVerification) -> None:

@@ -60,13 +60,24 @@ def check(row: PhoneVerification, code: str) -> bool:
     rows = PhoneVerification.objects
     if not rows.begin_check(row):
         return False
-    is_right, now = _ask_idenfy(row, code), timezone.now()
-    if not is_right:
+    if _ask_idenfy(row, code):
+        _record_proof(row)
+    else:
         _record(row, rows.mark_wrong)
-    # Its own time in the row: only the answer to our commit was lost.
-    elif _record(row, partial(rows.mark_verified, now=now)) or row.verified_at == now:
-        announce.verified(row)
     return True
+
+
+def _record_proof(row: PhoneVerification) -> None:
+    now, needs_announcing = timezone.now(), announce.is_needed()
+    mark = partial(
+        PhoneVerification.objects.mark_verified,
+        now=now,
+        announced_at=None if needs_announcing else now,
+    )
+    # Our own time in the row: only the answer to our commit was lost.
+    is_own = _record(row, mark) or row.verified_at == now
+    if is_own and needs_announcing:
+        announce.verified(row)
 
 
 def _record(row: PhoneVerification, write: Callable[[PhoneVerification], bool]) -> bool:

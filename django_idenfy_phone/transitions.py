@@ -228,10 +228,16 @@ class RowTransitions:
         has_begun = self._transition(where, changes, durable_commit(self.db))
         return has_begun and row.apply(changes)
 
-    def mark_verified(self, row: "PhoneVerification", now: datetime) -> bool:
+    def mark_verified(
+        self,
+        row: "PhoneVerification",
+        now: datetime,
+        announced_at: datetime | None = None,
+    ) -> bool:
         """T8. Only after iDenfy answered true for this row's own request_id.
 
-        Takes the first announcement: the caller sends its signal.
+        Takes the first announcement: the caller sends its signal. With
+        ``announced_at``, there is nobody to send it to.
         """
         where = {
             "id": row.pk,
@@ -244,6 +250,7 @@ class RowTransitions:
             "verified_at": now,
             "announce_attempts": 1,
             "announce_at": now + pacing.ANNOUNCE_LEASE,
+            "announced_at": announced_at,
             "checking_until": None,
         }
         return self._transition(where, changes) and row.apply(changes)

@@ -108,11 +108,14 @@ def test_wrong_code_takes_three_statements(api, make, wire):
         assert found == [READ, CHANGE, CHANGE]
 
 
-def test_right_code_takes_four_statements_without_a_receiver(api, make, wire):
+def test_right_code_takes_three_statements_without_a_receiver(api, make, wire):
     wire.will(TRUE)
+    row = make()
     with statements() as found:
-        post_code(api, make())
-    assert found[1:] == [READ, CHANGE, CHANGE, CHANGE]
+        post_code(api, row)
+    assert found == [READ, CHANGE, CHANGE]
+    row.refresh_from_db()
+    assert row.announced_at == row.verified_at
 
 
 def test_right_code_takes_five_statements_with_a_receiver(api, make, wire):
@@ -130,7 +133,7 @@ def test_right_code_takes_five_statements_with_a_receiver(api, make, wire):
     assert found == [READ, CHANGE, CHANGE, "SELECT auth_user", CHANGE]
 
 
-def test_right_code_takes_five_more_statements_with_an_owner(api, make, wire, settings):
+def test_right_code_takes_nine_statements_with_an_owner(api, make, wire, settings):
     settings.IDENFY_PHONE_OWNER = "accounts.Profile.user"
     row = make()
     Profile.objects.create(user=row.user)
