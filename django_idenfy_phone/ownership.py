@@ -6,8 +6,6 @@ is looked at again.
 """
 
 import logging
-from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -62,27 +60,81 @@ class PhoneOwner(models.Model):
         abstract = True
 
 
-@dataclass(frozen=True)
-class OwnerFields:
-    """The names of an owner's two fields."""
-
-    number: str
-    confirmed_at: str
-
-    def named(self, number: str | None, confirmed_at: Any) -> dict[str, Any]:
-        """Values of the two as keywords of ``filter`` or ``update``."""
-        return {self.number: number, self.confirmed_at: confirmed_at}
-
-
-def fields_of(model: type[models.Model]) -> OwnerFields:
-    return OwnerFields(
-        getattr(model, "PHONE_NUMBER_FIELD", "phone_number"),
-        getattr(model, "PHONE_CONFIRMED_AT_FIELD", "phone_confirmed_at"),
-    )
-
-
 class _Changed(Exception):
     """Another process changed what was read."""
+
+
+class Owners:
+    """The accounts of a model that holds numbers, by its own names of the two fields.
+
+    Each change is that of rows as they were read, else it raises _Changed.
+    """
+
+    def __init__(self, model: type[models.Model]) -> None:
+        self.model = model
+        self.number = getattr(model, "PHONE_NUMBER_FIELD", "phone_number")
+        self.confirmed_at = getattr(
+            model, "PHONE_CONFIRMED_AT_FIELD", "phone_confirmed_at"
+        )
+
+    @property
+    def rows(self) -> models.QuerySet[Any]:
+        # The base manager also finds an owner that the default one hides.
+        return self.model._base_manager.using(primary_alias())
+
+    def values(self, number: str | None, confirmed_at: Any) -> dict[str, Any]:
+        """Values of the two fields, as keywords of ``filter`` or ``update``."""
+        return {self.number: number, self.confirmed_at: confirmed_at}
+
+    def with_number(self, owner: models.Model, number: str) -> models.QuerySet[Any]:
+        """An owner, and all who hold this number, in the order of their keys."""
+        holders = Q(pk=owner.pk) | Q(**{self.number: number})
+        return self.rows.filter(holders).order_by("pk")
+
+    def may_keep(
+        self, own: models.Model, others: list[Any], verification: PhoneVerification
+    ) -> bool:
+        """Whether no newer proof is in the way. Raises NumberTaken."""
+        moves, proven_at = conf.TAKEN_NUMBER == "move", verification.verified_at
+        assert proven_at is not None
+        own_since, *others_since = (
+            getattr(holder, self.confirmed_at) for holder in (own, *others)
+        )
+        if own_since and own_since > proven_at:
+            return False
+        if has_newer(verification, or_number=moves):
+            return False
+        if any(others_since) and not moves:
+            raise NumberTaken
+        return not any(since and since > proven_at for since in others_since)
+
+    def move(
+        self,
+        own: models.Model,
+        others: list[Any],
+        verification: PhoneVerification,
+        bounds: Any,
+    ) -> None:
+        """Take the number from the others, and give it to its owner."""
+        number = written(verification.phone_number)
+        for holder in others:
+            held = self.values(number, getattr(holder, self.confirmed_at))
+            self.release(self.rows.filter(bounds, **held), holder, number)
+        as_read = {"pk": own.pk, self.confirmed_at: getattr(own, self.confirmed_at)}
+        values = self.values(number, verification.verified_at)
+        if not self.rows.filter(bounds, **as_read).update(**values):
+            raise _Changed
+
+    def release(
+        self, held: models.QuerySet[Any], owner: models.Model, number: str
+    ) -> None:
+        """Take a number from a row in ``held``, and signal it after the commit."""
+        nothing = self.values(None, None)
+        if not held.filter(pk=owner.pk).update(**nothing):
+            raise _Changed
+        _set(owner, nothing)
+        send = partial(phone_released.send_robust, self.model)
+        transaction.on_commit(partial(send, owner=owner, phone_number=number), held.db)
 
 
 @hide_values
@@ -96,7 +148,7 @@ def keep_number(owner: models.Model, verification: PhoneVerification) -> bool:
     holds this one confirmed, or where they move, and the snapshot of the caller's
     transaction cannot show who took this one just now.
     """
-    if not verification.is_verified:
+    if not verification.is_verified or verification.verified_at is None:
         raise NotVerified
     for looks in range(MAX_LOOKS):
         try:
@@ -110,71 +162,32 @@ def keep_number(owner: models.Model, verification: PhoneVerification) -> bool:
 def _keep(
     owner: models.Model, verification: PhoneVerification, *, is_first_look: bool
 ) -> bool:
-    using, model = primary_alias(), owner._meta.model
-    is_joined, refuses = in_transaction(using), conf.TAKEN_NUMBER != "move"
-    fields, number = fields_of(model), written(verification.phone_number)
-    look = _rows_of(model).filter(Q(pk=owner.pk) | Q(**{fields.number: number}))
+    using, owners = primary_alias(), Owners(owner._meta.model)
+    number, is_joined = written(verification.phone_number), in_transaction(using)
+    look = owners.with_number(owner, number)
     if is_joined and not is_first_look:
         # The snapshot of the caller's transaction would show the same again.
         look = look.select_for_update()
     try:
         with joining_transaction(using) as bounds:
-            found = {row.pk: row for row in look.order_by("pk")}
+            found = {row.pk: row for row in look}
             if owner.pk not in found:
                 raise UnknownUser
             own, others = found.pop(owner.pk), list(found.values())
-            may_keep = _may_keep(own, others, verification, refuses)
-            if may_keep:
-                _move(own, others, verification, bounds or Q())
+            if not owners.may_keep(own, others, verification):
+                return False
+            owners.move(own, others, verification, bounds or Q())
     except IntegrityError as error:
         if code_of(error) not in UNIQUE_CODES:
             raise
         # MariaDB leaves a lock to a caller's transaction: a second look may deadlock.
-        raise (NumberTaken if is_joined and refuses else _Changed) from None
-    if may_keep:
-        _set(owner, fields.named(number, verification.verified_at))
-    return may_keep
+        is_last_look = is_joined and conf.TAKEN_NUMBER != "move"
+        raise (NumberTaken if is_last_look else _Changed) from None
+    _set(owner, owners.values(number, verification.verified_at))
+    return True
 
 
-def _may_keep(
-    own: models.Model,
-    others: list[Any],
-    verification: PhoneVerification,
-    refuses: bool,
-) -> bool:
-    """Whether no newer proof is in the way. Raises NumberTaken."""
-    confirmed_at = fields_of(own._meta.model).confirmed_at
-    proven_at = verification.verified_at
-    if _is_newer(getattr(own, confirmed_at), proven_at):
-        return False
-    if _has_newer(verification, or_number=not refuses):
-        return False
-    held_since = [getattr(holder, confirmed_at) for holder in others]
-    if refuses and any(held_since):
-        raise NumberTaken
-    return not any(_is_newer(moment, proven_at) for moment in held_since)
-
-
-def _move(
-    own: models.Model, others: list[Any], verification: PhoneVerification, bounds: Any
-) -> None:
-    """Take the number from others and give it to its owner, as they were read."""
-    owners, fields = _rows_of(own._meta.model), fields_of(own._meta.model)
-    number = written(verification.phone_number)
-    for holder in others:
-        held = fields.named(number, getattr(holder, fields.confirmed_at))
-        _release(owners.filter(bounds, **held), holder, number)
-    as_read = {"pk": own.pk, fields.confirmed_at: getattr(own, fields.confirmed_at)}
-    values = fields.named(number, verification.verified_at)
-    if not owners.filter(bounds, **as_read).update(**values):
-        raise _Changed
-
-
-def _is_newer(confirmed_at: datetime | None, proven_at: datetime | None) -> bool:
-    return bool(confirmed_at and proven_at and confirmed_at > proven_at)
-
-
-def _has_newer(verification: PhoneVerification, *, or_number: bool) -> bool:
+def has_newer(verification: PhoneVerification, *, or_number: bool) -> bool:
     """Whether the user, or the number too, has a newer proof of this purpose."""
     of_user = Q(user=verification.user_id, user__isnull=False)
     of_number = Q(phone_number=verification.phone_number)
@@ -190,34 +203,17 @@ def _has_newer(verification: PhoneVerification, *, or_number: bool) -> bool:
 @hide_values
 def release_number(owner: models.Model) -> None:
     """Take the number from a saved owner. Joins the caller's transaction."""
-    retry_on_abort(partial(_release_own, owner), primary_alias())
+    owners = Owners(owner._meta.model)
 
+    def release() -> None:
+        with joining_transaction(primary_alias()) as bounds:
+            own = owners.rows.filter(bounds or Q(), pk=owner.pk).order_by()
+            locked = own.select_for_update()
+            number = locked.values_list(owners.number, flat=True).first()
+            if number:
+                owners.release(owners.rows, owner, written(number))
 
-def _release_own(owner: models.Model) -> None:
-    fields, owners = fields_of(owner._meta.model), _rows_of(owner._meta.model)
-    with joining_transaction(primary_alias()) as bounds:
-        own = owners.filter(bounds or Q(), pk=owner.pk).order_by()
-        number = own.select_for_update().values_list(fields.number, flat=True).first()
-        if number:
-            _release(owners, owner, written(number))
-
-
-def _release(held: models.QuerySet[Any], owner: models.Model, number: str) -> None:
-    """Take a number from its owner's row in ``held``, and signal it after the commit.
-
-    Raises _Changed where the row is not there.
-    """
-    nothing = fields_of(owner._meta.model).named(None, None)
-    if not held.filter(pk=owner.pk).update(**nothing):
-        raise _Changed
-    _set(owner, nothing)
-    send = partial(phone_released.send_robust, owner._meta.model)
-    transaction.on_commit(partial(send, owner=owner, phone_number=number), held.db)
-
-
-def _rows_of(model: type[models.Model]) -> models.QuerySet[Any]:
-    # The base manager also finds an owner that the default one hides.
-    return model._base_manager.using(primary_alias())
+    retry_on_abort(release, primary_alias())
 
 
 def _set(owner: models.Model, values: dict[str, Any]) -> None:
@@ -245,7 +241,7 @@ def keep_by_setting(row: PhoneVerification) -> None:
     if row.user_id is None or row.is_anonymous or row.purpose:
         return
     model, user_field = owner_model()
-    owner = _rows_of(model).filter(**{user_field: row.user_id}).first()
+    owner = Owners(model).rows.filter(**{user_field: row.user_id}).first()
     if owner is None:
         text = "Verification %s: its user has no %s, so its number was not kept."
         logger.error(text, row.reference, model._meta.label)

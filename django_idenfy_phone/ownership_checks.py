@@ -11,7 +11,7 @@ from django.db.models import DateTimeField, Model
 
 from .conf import PREFIX, conf
 from .models import primary_alias
-from .ownership import fields_of, owner_model
+from .ownership import Owners, owner_model
 from .signals import phone_released
 
 APP = "django_idenfy_phone"
@@ -60,7 +60,7 @@ def _owner_of_one_user() -> type[Model] | None:
 
 
 def _check_fields(model: type[Model]) -> Iterator[CheckMessage]:
-    label, names = model._meta.label, fields_of(model)
+    label, names = model._meta.label, Owners(model)
     number, confirmed_at = names.number, names.confirmed_at
     fields = {field.name: field for field in model._meta.concrete_fields}
     is_moment = isinstance(fields.get(confirmed_at), DateTimeField)

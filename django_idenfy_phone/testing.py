@@ -99,26 +99,19 @@ def verify_number(user: Any, number: str, *, purpose: str = "") -> PhoneVerifica
     start = StartRequest.build(
         number, user=user, network="", purpose=purpose, idempotency_key=None
     )
-    now = timezone.now()
-    row = PhoneVerification.objects.create(
-        user_id=start.user_id,
-        is_anonymous=start.user_id is None,
-        phone_number=start.phone_number,
-        region=start.region,
-        number_block=start.number_block,
-        purpose=start.purpose,
-        status=Status.SENT,
-        request_id=uuid.uuid4().hex,
-        created_at=now,
-        next_send_at=now,
-        send_by=now + conf.SEND_DEADLINE,
-        claimed_at=now,
-        lease_until=now + SEND_LEASE,
-        send_attempts=1,
-        sent_at=now,
-        expires_at=now + conf.CODE_LIFETIME,
-        checks=1,
-    )
+    row, now = PhoneVerification.from_start(start, []), timezone.now()
+    sent = {
+        "status": Status.SENT,
+        "request_id": uuid.uuid4().hex,
+        "claimed_at": now,
+        "lease_until": now + SEND_LEASE,
+        "send_attempts": 1,
+        "sent_at": now,
+        "expires_at": now + conf.CODE_LIFETIME,
+        "checks": 1,
+    }
+    row.apply(sent)
+    row.save(force_insert=True)
     PhoneVerification.objects.mark_verified(row, timezone.now())
     announce.verified(row)
     return row
