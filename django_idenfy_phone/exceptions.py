@@ -1,5 +1,6 @@
 """Two families: ``IdenfyError`` (the wire) and ``VerificationError`` (the rules)."""
 
+import uuid
 from datetime import timedelta
 
 from django.utils.functional import Promise
@@ -73,6 +74,16 @@ class VerificationError(Exception):
         return str(self.message)
 
 
+class StartRefused(VerificationError):
+    """A start has to wait. ``verification_id`` is of the caller's own live row, if any.
+
+    That is a verification for the same number and purpose whose code is on its way or
+    awaited. It is None for other people's, and without a login.
+    """
+
+    verification_id: uuid.UUID | None = None
+
+
 class NumberNotSupported(VerificationError):
     """Not a number that we send codes to. It does not say why, so nothing leaks."""
 
@@ -96,14 +107,14 @@ class VerificationNotFound(VerificationError):
     message = _("There is no such verification.")
 
 
-class CooldownActive(VerificationError):
+class CooldownActive(StartRefused):
     """The last send to this number is too recent."""
 
     code = "cooldown"
     message = _("A code was requested a moment ago. Please wait before the next one.")
 
 
-class LimitReached(VerificationError):
+class LimitReached(StartRefused):
     """Too many sends for the number, the user, the network or the site."""
 
     code = "limit_reached"

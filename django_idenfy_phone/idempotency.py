@@ -44,6 +44,8 @@ def find(start: StartRequest) -> PhoneVerification | None:
     row = rows.filter(created_at__gt=since).order_by("-created_at").first()
     if row is not None and row.phone_number.as_e164 != start.phone_number:
         raise IdempotencyKeyReused
+    if row is not None:
+        row.is_repeated = True
     return row
 
 

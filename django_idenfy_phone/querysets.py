@@ -5,6 +5,8 @@ See ``transitions`` for their table, and for those of one row.
 
 import uuid
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from django.db import models
@@ -58,6 +60,17 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     def due(self, now: datetime) -> Self:
         """Rows that may be sent now, if the gate gives a slot."""
         return self.filter(**due_terms(now))
+
+    def live(self, user_id: Any, purpose: str) -> Self:
+        """This user's rows for this purpose whose code is on its way or awaited.
+
+        Newest first; none without a login.
+        """
+        if user_id is None:
+            return self.none()
+        late = [ending.condition for ending in self._endings(timezone.now())]
+        own = self.filter(user_id=user_id, purpose=purpose, status__in=OPEN_STATUSES)
+        return own.exclude(reduce(or_, late)).order_by("-created_at")
 
     def unannounced(self) -> Self:
         """Verified rows whose signal is to be sent now."""

@@ -1,7 +1,7 @@
 """The public verbs: start, read, confirm and redeem a verification, clear a number."""
 
 import uuid
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -18,13 +18,12 @@ from .edge import hide_values
 from .exceptions import (
     AlreadyRedeemed,
     CheckInProgress,
-    CooldownActive,
     InsideTransaction,
-    LimitReached,
     NotSentYet,
     NotVerified,
     NumberTaken,
     ProviderUnavailable,
+    StartRefused,
     UnknownUser,
     VerificationError,
     VerificationExpired,
@@ -33,6 +32,7 @@ from .exceptions import (
     VerificationNotFound,
 )
 from .models import PhoneVerification, primary_alias
+from .network import client_network
 from .starting import StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
@@ -65,27 +65,56 @@ def start_verification(
         purpose=purpose,
         idempotency_key=idempotency_key,
     )
-    row, _is_new = start_or_repeat(start)
-    return row
+    return _store_or_refuse(start)
 
 
-def start_or_repeat(
-    start: StartRequest, guard: Callable[[], object] | None = None
-) -> tuple[PhoneVerification, bool]:
-    """``start_verification``, and whether the returned row is a new one.
+def start_for_request(
+    request: Any,
+    phone_number: str | phone.Number,
+    *,
+    purpose: str = "",
+    idempotency_key: str | None = None,
+) -> PhoneVerification:
+    """``start_verification`` for the user and the network of any Django request.
 
-    ``guard`` is called before any lock or transaction, and raises to refuse the start.
-    It is not called for a repetition: the solution of a captcha is good only once.
+    It calls START_GUARD, before any lock or transaction, and passes on what that
+    raises. For a repetition it does not: the solution of a captcha is good only once.
+    The row's ``is_repeated`` tells the two apart. It asks for no login: your view does.
     """
-    if guard is not None:
-        if repeated := idempotency.find(start):
-            return repeated, False
-        guard()
-    return _settle_and_store(start)
+    try:
+        start = StartRequest.build(
+            phone_number,
+            user=getattr(request, "user", None),
+            network="",
+            purpose=purpose,
+            idempotency_key=idempotency_key,
+        )
+    finally:
+        # Error trackers show the variables of this frame.
+        del phone_number, idempotency_key
+    start = replace(start, network=client_network(request))
+    if repeated := idempotency.find(start):
+        return repeated
+    if conf.START_GUARD:
+        conf.START_GUARD(request, start.phone_number)
+    return _store_or_refuse(start)
 
 
 @hide_values
-def _settle_and_store(start: StartRequest) -> tuple[PhoneVerification, bool]:
+def _store_or_refuse(start: StartRequest) -> PhoneVerification:
+    try:
+        return _settle_and_store(start)
+    except StartRefused as error:
+        live = PhoneVerification.objects.live(start.user_id, start.purpose)
+        row = live.filter(phone_number=start.phone_number).first()
+        error.verification_id = row.pk if row else None
+        raise
+    except IntegrityError:
+        # A token may outlive its user. Not chained: the text holds values.
+        raise UnknownUser from None
+
+
+def _settle_and_store(start: StartRequest) -> PhoneVerification:
     key_hashes = idempotency.hash_key(start)
     if not conf.has_credentials:
         raise ProviderUnavailable
@@ -93,22 +122,16 @@ def _settle_and_store(start: StartRequest) -> tuple[PhoneVerification, bool]:
         limits.count_site()
     store, using = partial(_store, start, key_hashes), primary_alias()
     try:
-        try:
-            return retry_on_abort(store, using)
-        except (CooldownActive, LimitReached):
-            # A row that is too late counts no longer.
-            rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
-            if in_transaction(using) or not announce.settle_and_announce(rows):
-                raise
-            return retry_on_abort(store, using)
-    except IntegrityError:
-        # A token may outlive its user. Not chained: the text holds values.
-        raise UnknownUser from None
+        return retry_on_abort(store, using)
+    except StartRefused:
+        # A row that is too late counts no longer.
+        rows = PhoneVerification.objects.filter(phone_number=start.phone_number)
+        if in_transaction(using) or not announce.settle_and_announce(rows):
+            raise
+        return retry_on_abort(store, using)
 
 
-def _store(
-    start: StartRequest, key_hashes: list[str]
-) -> tuple[PhoneVerification, bool]:
+def _store(start: StartRequest, key_hashes: list[str]) -> PhoneVerification:
     """T0: locks, then limits, then the row."""
     using = primary_alias()
     with joining_transaction(using) as bounds:
@@ -116,7 +139,7 @@ def _store(
         counts = limits.count(start, cleared_at, key_hashes)
         if counts.key_used_at:
             if repeated := idempotency.find(start):
-                return repeated, False
+                return repeated
             idempotency.release(key_hashes)
         gate.require_capacity(counts.gate)
         limits.enforce(start, counts, cleared_at)
@@ -124,7 +147,7 @@ def _store(
         row.resend_at = resend.of_first_start(start, row, counts)
         row.save(using=using, force_insert=True)
         transaction.on_commit(partial(_go_on, row), using=using)
-    return row, True
+    return row
 
 
 def _go_on(row: PhoneVerification) -> None:
@@ -148,6 +171,24 @@ def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerificat
     if seen.row.user_id == user_id:
         seen.row.resend_at = _resend_at(seen, user_id)
     return seen.row
+
+
+@hide_values
+def get_current(*, user: Any, purpose: str = "") -> PhoneVerification:
+    """The verification that this user was last busy with, for this purpose.
+
+    The newest whose code is on its way or awaited, else the newest proof that
+    ``redeem_verification`` would take now. Raises VerificationNotFound, also for an
+    anonymous user, or UnknownUser.
+    """
+    user_id, rows = user_id_of(user), PhoneVerification.objects
+    if user_id is None:
+        raise VerificationNotFound
+    proofs = rows.redeemable(user_id, purpose).filter(user_id=user_id)
+    row = rows.live(user_id, purpose).first() or proofs.order_by("-verified_at").first()
+    if row is None:
+        raise VerificationNotFound
+    return get_verification(row.pk, user=user)
 
 
 def _read(pk: uuid.UUID, user_id: Any) -> resend.Seen:

@@ -1,6 +1,8 @@
 """One table from domain error to HTTP status."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.log import log_response
@@ -37,10 +39,11 @@ def to_api_exception(error: domain.VerificationError) -> APIException:
     return exception
 
 
-def add_code(response: HttpResponseBase) -> None:
-    """Add ``code`` and ``retry_after`` to ``{"detail": text}``, and to nothing else.
+def add_code(response: HttpResponseBase, more: Mapping[str, Any]) -> None:
+    """Add ``code``, ``retry_after`` and ``more`` to ``{"detail": text}``.
 
-    ``retry_after`` repeats the header, which a cross-origin script cannot read.
+    To nothing else: the envelope of a host stays as it is. ``retry_after`` repeats the
+    header, which a cross-origin script cannot read.
     """
     # A host's EXCEPTION_HANDLER may return a response of Django, which has no data.
     data = getattr(response, "data", None)
@@ -51,6 +54,7 @@ def add_code(response: HttpResponseBase) -> None:
         # A host's EXCEPTION_HANDLER may have written a date.
         if response.headers.get("Retry-After", "").isdecimal():
             data["retry_after"] = int(response.headers["Retry-After"])
+        data.update(more)
 
 
 def log_as_warning(response: HttpResponse, request: HttpRequest) -> None:

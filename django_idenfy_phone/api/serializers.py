@@ -28,6 +28,7 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
     """What a client may know of a verification."""
 
     id = serializers.UUIDField()
+    url = serializers.SerializerMethodField()
     status = serializers.CharField()
     is_verified = serializers.BooleanField()
     phone_number = serializers.CharField(source="masked_number")
@@ -38,6 +39,11 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
     expires_at = UTCDateTimeField(allow_null=True)
     resend_at = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
+
+    def get_url(self, row: PhoneVerification) -> str | None:
+        """Return the path that the context gives."""
+        url: str | None = self.context.get("url")
+        return url
 
     def get_resend_at(self, row: PhoneVerification) -> str:
         request = self.context.get("request")

@@ -1,13 +1,12 @@
 import re
 import uuid
 from contextlib import suppress
-from functools import partial
 from itertools import product
 from typing import Any
 
 from django.db import InternalError, OperationalError, connections
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import NoReverseMatch, Resolver404, resolve, reverse
+from django.urls import NoReverseMatch, Resolver404, ResolverMatch, resolve, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.encoding import escape_uri_path
 from django.utils.http import escape_leading_slashes
@@ -17,21 +16,26 @@ from rest_framework.views import APIView
 
 from .. import services
 from ..checking import RETRY_SOON
-from ..conf import conf
 from ..edge import hide_values
-from ..exceptions import ProviderUnavailable, VerificationError, VerificationNotFound
+from ..exceptions import (
+    ProviderUnavailable,
+    StartRefused,
+    VerificationError,
+    VerificationNotFound,
+)
 from ..models import PhoneVerification
-from ..network import client_network
-from ..starting import StartRequest
 from ..transactions import is_definite_abort
 from .errors import STATUS, add_code, log_as_warning, to_api_exception
 from .parsers import StrictJSONParser
 from .permissions import MayVerify
 from .serializers import ConfirmSerializer, StartSerializer, VerificationSerializer
 
+# What a path has behind its mount, in place of the id of a verification.
+TAIL = re.compile("(?<=/)((start|current|[^/]+/confirm)/)?$")
+
 
 class VerificationView(APIView):
-    """The base of the three views. Authentication and throttles are the host's."""
+    """The base of the four views. Authentication and throttles are the host's."""
 
     parser_classes = (StrictJSONParser,)
     permission_classes = (MayVerify,)
@@ -59,11 +63,13 @@ class VerificationView(APIView):
         is_database = isinstance(exc, OperationalError | InternalError)
         if is_database and is_definite_abort(exc):
             exc = ProviderUnavailable(retry_after=RETRY_SOON)
-        is_ours = False
+        is_ours, more = False, {}
+        if isinstance(exc, StartRefused) and (pk := exc.verification_id):
+            more = {"id": str(pk), "url": StatusView.url_of(self.request, pk)}
         if isinstance(exc, VerificationError) and type(exc) in STATUS:
             exc, is_ours = to_api_exception(exc), True
         response = super().handle_exception(exc)
-        add_code(response)
+        add_code(response, more)
         if is_ours:
             log_as_warning(response, self.request)
         return response
@@ -76,7 +82,9 @@ class VerificationView(APIView):
         return final
 
     def data_of(self, row: PhoneVerification) -> dict[str, Any]:
-        return VerificationSerializer(row, context={"request": self.request}).data
+        url = StatusView.url_of(self.request, row.pk)
+        context = {"request": self.request, "url": url}
+        return VerificationSerializer(row, context=context).data
 
 
 class StartView(VerificationView):
@@ -89,27 +97,17 @@ class StartView(VerificationView):
     purpose = ""
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        start = StartRequest.build(
+        row = services.start_for_request(
+            request,
             _validated(StartSerializer, request, "phone_number"),
-            user=request.user,
-            network=client_network(request),
             purpose=self.purpose,
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
-        guard = partial(run_guard, request, start)
-        row, is_new = services.start_or_repeat(start, guard=guard)
         data = self.data_of(row)
         if row.is_anonymous:
             data["redeem_token"] = services.redeem_token(row)
-        url = StatusView.url_of(request, row.pk)
-        headers = {"Location": url} if url else None
-        return Response(data, 202 if is_new else 200, headers=headers)
-
-
-def run_guard(request: Request, start: StartRequest) -> None:
-    """Call the host's START_GUARD, which raises to refuse a start."""
-    if conf.START_GUARD:
-        conf.START_GUARD(request, start.phone_number)
+        headers = {"Location": data["url"]} if data["url"] else None
+        return Response(data, 200 if row.is_repeated else 202, headers=headers)
 
 
 @hide_values
@@ -134,15 +132,16 @@ class StatusView(VerificationView):
 
     @classmethod
     def url_of(cls, request: Request, pk: uuid.UUID) -> str | None:
-        """Where the mount that answers this start shows the verification.
+        """The path at which the mount that answers this request shows the row.
 
-        None for a host that routes the start view alone, without our urls.
+        None for a host that routes other views alone, without our urls.
         """
-        # Beside the start, as in our urls: two mounts may share one namespace.
-        if cls._is_at(f"{request.path_info.removesuffix('start/')}{pk}/"):
-            path = f"{request.path.removesuffix('start/')}{pk}/"
-            return escape_leading_slashes(escape_uri_path(path))
         match = request.resolver_match
+        if match and cls._is_view(match):
+            return _escaped(request.path)
+        # Beside this request, as in our urls: two mounts may share one namespace.
+        if cls._is_at(TAIL.sub(f"{pk}/", request.path_info, count=1)):
+            return _escaped(TAIL.sub(f"{pk}/", request.path, count=1))
         space, captured = (match.namespaces, match.kwargs) if match else ([], {})
         ours = ["django_idenfy_phone", "detail"]
         names = [[*space, "detail"], [*space, *ours], ours] if space else [ours]
@@ -155,10 +154,27 @@ class StatusView(VerificationView):
     def _is_at(cls, path: str) -> bool:
         """Whether this path, without the prefix of WSGI, leads to a status view."""
         try:
-            view: Any = resolve(path).func
+            return cls._is_view(resolve(path))
         except Resolver404:
             return False
-        return issubclass(getattr(view, "cls", object), cls)
+
+    @classmethod
+    def _is_view(cls, match: ResolverMatch) -> bool:
+        return issubclass(getattr(match.func, "cls", object), cls)
+
+
+def _escaped(path: str) -> str:
+    return escape_leading_slashes(escape_uri_path(path))
+
+
+class CurrentView(VerificationView):
+    """GET: 200 and the verification that a logged-in caller was last busy with."""
+
+    purpose = ""
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        row = services.get_current(user=request.user, purpose=self.purpose)
+        return Response(self.data_of(row))
 
 
 class ConfirmView(VerificationView):

@@ -75,11 +75,14 @@ def test_location_uses_the_namespace_of_the_host(api, custom_host, idenfy_sandbo
     assert api.get(started["Location"]).json() == started.json()
 
 
-def test_host_without_our_urls_gets_no_location(api, settings, idenfy_sandbox):
+def test_host_without_a_status_view_gets_no_links(api, settings, idenfy_sandbox):
     settings.ROOT_URLCONF = "hosts.without_urls"
     started = post_start(api, "/start/")
     assert started.status_code == 202
     assert "Location" not in started
+    url = f"/confirm/{started.json()['id']}/"
+    confirmed = post_json(api, url, {"code": idenfy_sandbox.code_for(NUMBER)})
+    assert (started.json()["url"], confirmed.json()["url"]) == (None, None)
 
 
 def test_permission_class_of_a_subclass_admits_its_user(
@@ -133,6 +136,15 @@ def test_views_work_under_any_mount(api, mounts, idenfy_sandbox, mount):
     body = {"code": idenfy_sandbox.code_for(NUMBER)}
     confirmed = post_json(api, f"{started['Location']}confirm/", body)
     assert confirmed.json()["is_verified"] is True
+    assert confirmed.json()["url"] == started.json()["url"] == started["Location"]
+
+
+@pytest.mark.parametrize("mount", [m for m in WITH_OUR_URLS if m != "/uuid/"])
+def test_current_is_mounted_beside_the_ids(api, mounts, make, mount):
+    row = make()
+    current = api.get(f"{mount}current/")
+    assert current.json()["url"] == f"{mount}{row.pk}/"
+    assert api.get(current.json()["url"]).json() == current.json()
 
 
 @pytest.mark.parametrize(
@@ -141,6 +153,7 @@ def test_views_work_under_any_mount(api, mounts, idenfy_sandbox, mount):
         ("/token/begin/", "/token/codes/"),
         ("/token/v2/begin/", "/token/v2/codes/"),
         ("/by-hand/start/", "/by-hand/"),
+        ("/rest/", "/rest/"),
         ("/nested/sign-up/", "/nested/phone/"),
         ("/deep/er/sign-up/", "/deep/er/phone/"),
     ],
@@ -150,6 +163,7 @@ def test_location_stays_in_the_mount_of_the_host(
 ):
     started = post_start(api, url)
     assert started["Location"] == f"{detail}{started.json()['id']}/"
+    assert started["Location"] == started.json()["url"]
     assert api.get(started["Location"]).json() == started.json()
 
 

@@ -64,11 +64,12 @@ def test_start_is_stored_for_its_user(api, user, idenfy_sandbox):
 
 
 def test_second_start_is_refused_during_the_cooldown(api, idenfy_sandbox):
-    post_start(api)
+    first = post_start(api).json()
     second = post_start(api)
     text = "A code was requested a moment ago. Please wait before the next one."
     wait = int(second["Retry-After"])
     body = {"detail": text, "code": "cooldown", "retry_after": wait}
+    body |= {"id": first["id"], "url": first["url"]}
     assert status_and_body(second) == (429, body)
     assert 55 <= wait <= 60
 
@@ -111,7 +112,7 @@ def test_reached_limit_answers_429_with_the_time_to_wait(
     api, settings, make, idenfy_sandbox
 ):
     settings.IDENFY_PHONE_SEND_LIMITS = {"number": ("1/h",)}
-    make(created_at=timezone.now() - timedelta(minutes=30))
+    make("expired", created_at=timezone.now() - timedelta(minutes=30))
     limited = post_start(api)
     text = "Too many codes were requested. Please try again later."
     wait = int(limited["Retry-After"])

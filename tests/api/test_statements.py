@@ -12,7 +12,7 @@ from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from django_idenfy_phone.signals import phone_verified
 from hosts.accounts.models import Profile
 from support import wire as w
-from support.steps import client_of, detail_url, post_code, post_start
+from support.steps import CURRENT_URL, client_of, detail_url, post_code, post_start
 
 pytestmark = pytest.mark.django_db(transaction=True)
 TRUE = w.answer(200, {"is_verified": True})
@@ -78,11 +78,29 @@ def test_start_beside_other_starts_also_tells_when_the_next_may_come(
     assert found == [*START, READ, READ, clearing]
 
 
-def test_refused_start_settles_late_rows_and_looks_exactly(started, api, make):
+REFUSED = [f"INSERT {LOCKS}", READ, READ, READ]
+
+
+def test_refused_start_settles_late_rows_and_looks_exactly(started, make):
+    make()
+    with statements() as found:
+        assert post_start(client_of(None)).status_code == 429
+    assert found == REFUSED
+
+
+def test_refused_start_of_a_user_also_looks_for_the_first_one(started, api, make):
     make()
     with statements() as found:
         assert post_start(api).status_code == 429
-    assert found == [f"INSERT {LOCKS}", READ, READ, READ]
+    assert found == [*REFUSED, READ]
+
+
+@pytest.mark.parametrize(("status", "looks"), [("sent", 1), ("verified", 2)])
+def test_current_takes_a_look_or_two_and_a_status(api, make, status, looks, clock):
+    row = make(status, verified_at=clock.now, created_at=clock.now - timedelta(hours=1))
+    with statements() as found:
+        assert api.get(CURRENT_URL).json()["id"] == str(row.pk)
+    assert found == [READ] * (looks + 1)
 
 
 @pytest.mark.parametrize("status", ["queued", "sending", "sent"])

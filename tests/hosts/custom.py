@@ -8,7 +8,12 @@ from rest_framework.permissions import BasePermission
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import exception_handler
 
-from django_idenfy_phone.api.views import ConfirmView, StartView, StatusView
+from django_idenfy_phone.api.views import (
+    ConfirmView,
+    CurrentView,
+    StartView,
+    StatusView,
+)
 
 
 class RefuseAll(BaseThrottle):
@@ -81,6 +86,7 @@ def retry_after_date(exc, context):
 
 urlpatterns = [
     path("signup/", StartView.as_view(purpose="signup")),
+    path("signup/current/", CurrentView.as_view(purpose="signup")),
     path("throttled/", ThrottledStartView.as_view()),
     path("restricted/", RestrictedStartView.as_view()),
     path("is-atomic/", is_atomic),

@@ -38,6 +38,11 @@ accounts_urls = [
     path("sign-up/", StartView.as_view(purpose="signup")),
     path("phone/", include(OURS)),
 ]
+rest_urls = [
+    path("", StartView.as_view()),
+    path("<str:verification_id>/", StatusView.as_view()),
+    path("<str:verification_id>/confirm/", ConfirmView.as_view()),
+]
 uuid_urls = [
     path("start/", StartView.as_view()),
     path("<uuid:verification_id>/", StatusView.as_view()),
@@ -58,6 +63,7 @@ urlpatterns = [
     path("deep/", include(([path("er/", include((accounts_urls, "a")))], "b"))),
     path("token/", include((token_urls, "token"))),
     path("token/<str:version>/", include((token_urls, "token"), namespace="versioned")),
+    path("rest/", include(rest_urls)),
     path("by-hand/start/", TokenStartView.as_view()),
     path("by-hand/<str:verification_id>/", TokenStatusView.as_view()),
 ]

@@ -66,11 +66,12 @@ CELERY_BROKER_URL = "memory://"
 IDENFY_PHONE_RESEND_COOLDOWN = (0,)
 """,
     "project/urls.py": """
+from accounts.start import start as begin
 from accounts.views import change_number
 from signup.urls import urlpatterns as signup
 from signup.views import SignUpView
 urlpatterns += signup + [path("signup/", SignUpView.as_view())]
-urlpatterns += [path("number/", change_number)]
+urlpatterns += [path("number/", change_number), path("begin/", begin)]
 """,
     "test_flow.py": """
 import json, os
@@ -95,7 +96,7 @@ START, CONFIRM = json.loads(os.environ["ANSWERS"])
 pytestmark = pytest.mark.django_db
 
 def assert_matches(answer, shown):
-    varying = {"id", "created_at", "expires_at", "resend_at"}
+    varying = {"id", "url", "created_at", "expires_at", "resend_at"}
     assert list(answer) == list(shown)
     for name, value in shown.items():
         if name in varying:
@@ -198,6 +199,14 @@ def test_form_takes_id_of_own_verification_once(
     assert client.post("/number/", form).status_code == 302
     assert django_user_model.objects.get().phone_number == NUMBER
     assert client.post("/number/", form).status_code == 200
+
+def test_form_starts(client, idenfy_sandbox, django_user_model):
+    client.force_login(django_user_model.objects.create_user("ona"))
+    assert client.post("/begin/", {"phone_number": NUMBER}).status_code == 302
+    assert client.get("/phone/current/").json()["status"] == "queued"
+    assert len(idenfy_sandbox.code_for(NUMBER)) == 4
+    again = client.post("/begin/", {"phone_number": "1"})
+    assert "Enter a mobile phone number" in again.text
 
 def test_error_reports_leave_the_proof_out(rf):
     request = rf.post("/number/", {"phone": "a token"})
@@ -311,7 +320,7 @@ def test_project_made_of_snippets_works(project):
         LINKS="".join(snippets(r"html\+django")),
     )
     assert result.returncode == 0, result.stdout
-    assert "21 passed" in result.stdout
+    assert "22 passed" in result.stdout
 
 
 def check(project):

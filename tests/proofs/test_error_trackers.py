@@ -236,6 +236,27 @@ def test_failing_guard_keeps_its_frame(settings, visitor, events, error):
     assert values_of(event)[0]["value"] == "the captcha service is down"
 
 
+def broken(request, phone_number=""):
+    del phone_number
+    raise RuntimeError("a function of the host")
+
+
+@pytest.mark.parametrize("name", ["START_GUARD", "CLIENT_NETWORK"])
+def test_failing_function_of_host_keeps_its_frame(settings, events, name):
+    setattr(settings, f"IDENFY_PHONE_{name}", broken)
+    start = partial(services.start_for_request, RequestFactory().post("/"))
+    host(partial(start, NUMBER, idempotency_key=KEY))
+    [event] = events
+    assert files_of(event)[-1] == __file__
+
+
+def test_refused_number_of_request_shows_no_value(events):
+    start = partial(services.start_for_request, RequestFactory().post("/"))
+    host(partial(start, f"{NUMBER}{NUMBER}", idempotency_key=KEY))
+    [event] = events
+    assert values_of(event)[0]["type"] == "NumberNotSupported"
+
+
 class FailingUser:
     """A host's user object that raises an error of its own."""
 

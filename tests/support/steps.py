@@ -20,6 +20,7 @@ from support.brokers import wait_until
 from support.constants import NUMBER
 
 START_URL = "/phone/start/"
+CURRENT_URL = "/phone/current/"
 
 
 def start(user, number=NUMBER, **options):
@@ -127,6 +128,7 @@ def verification_body(row, **changes):
     row.refresh_from_db()
     return {
         "id": str(row.pk),
+        "url": detail_url(row),
         "status": row.status,
         "is_verified": False,
         "phone_number": MASKED_NUMBER,
