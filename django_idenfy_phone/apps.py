@@ -10,6 +10,7 @@ class IdenfyPhoneConfig(AppConfig):
     def ready(self) -> None:
         # Each registers its checks.
         from . import checks, database_checks, ownership_checks, tasks  # noqa: F401
+        from .api import checks as api_checks  # noqa: F401
 
         if apps.is_installed("drf_spectacular"):
             from .api import schema  # noqa: F401

@@ -229,6 +229,13 @@ RULES = (
         "must be a count and a window, or None.",
         'Such as "1/s".',
     ),
+    Rule(
+        27,
+        "DELIVERY",
+        lambda value: value in ("celery", "sweep"),
+        "must be a way of delivery.",
+        'Choose from "celery" and "sweep".',
+    ),
 )
 
 

@@ -158,6 +158,11 @@ class Settings:
         return _get("SEND_DEADLINE", timedelta(minutes=3))
 
     @property
+    def DELIVERY(self) -> str:
+        """Who sends: Celery's workers, told by a message, or the sweep itself."""
+        return _get("DELIVERY", "celery")
+
+    @property
     def TIMEOUT(self) -> float:
         """Seconds that one request to iDenfy may take in all, at most 12."""
         return _get("TIMEOUT", 12)

@@ -5,14 +5,17 @@ No Celery setting of the host is needed or changed.
 
 import logging
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import current_app, shared_task
 from django.core.checks import CheckMessage, Warning, register
 
 from . import delivery, maintenance
 from .broker import BrokerPublisher
+from .conf import PREFIX, conf
 from .edge import hide_values
 
 logger = logging.getLogger(__name__)
@@ -40,7 +43,7 @@ def send_code(*args: Any, **kwargs: Any) -> None:
 def sweep() -> None:
     """Every 30 s: notify workers of waiting rows, settle late rows, announce again."""
     is_eager = send_code.app.conf.task_always_eager
-    maintenance.sweep(notify_worker_blocking, is_eager=is_eager)
+    maintenance.sweep(dispatch, is_eager=is_eager)
 
 
 publisher = BrokerPublisher(send_code)
@@ -49,25 +52,58 @@ publisher = BrokerPublisher(send_code)
 def notify_worker(pk: uuid.UUID, countdown: timedelta = timedelta(0)) -> bool:
     """Tell a worker that a row waits. Returns whether the message was published.
 
-    Never raises or blocks a request. The sweep makes up for a lost message.
+    Never raises or blocks a request. The sweep makes up for a lost message. With
+    DELIVERY "sweep" there are no messages.
     """
-    return publisher.publish(str(pk), countdown)
+    return not _sweep_delivers() and publisher.publish(str(pk), countdown)
 
 
-def notify_worker_blocking(pk: uuid.UUID) -> bool:
-    """As ``notify_worker``, but wait until publishing is no longer paused."""
+def dispatch(pk: uuid.UUID) -> bool:
+    """What a sweep does with a waiting row: notify a worker, or send it by itself.
+
+    Waits until publishing is no longer paused. Returns whether to go on.
+    """
+    if _sweep_delivers():
+        return deliver_here(pk)
     return publisher.publish_blocking(str(pk))
 
 
+def deliver_here(pk: uuid.UUID) -> bool:
+    """Send a row in this process. Returns True: to go on with the next one."""
+    delivery.deliver(pk)
+    return True
+
+
+def _sweep_delivers() -> bool:
+    return conf.DELIVERY == "sweep"
+
+
 @register
-def check_celery_app(**kwargs: Any) -> list[CheckMessage]:
+def check_celery_app(**kwargs: Any) -> Iterator[CheckMessage]:
     """Here and not in ``checks``, which must not import celery."""
-    if current_app.main != "default":
-        return []
-    return [
-        Warning(
+    if current_app.main == "default" and not _sweep_delivers():
+        yield Warning(
             "No Celery app is configured, so the sends go to Celery's default broker.",
-            hint="Define a Celery app and import it in your project's __init__.py.",
+            hint="Define a Celery app and import it in your project's __init__.py, or "
+            f'set {PREFIX}DELIVERY to "sweep".',
             id="django_idenfy_phone.W003",
         )
-    ]
+
+
+@register
+def check_transport(**kwargs: Any) -> Iterator[CheckMessage]:
+    if _sweep_delivers():
+        return
+    try:
+        # It connects to nothing.
+        current_app.connection_for_write().transport  # noqa: B018
+    except Exception as error:
+        urls = current_app.conf.broker_write_url or ""
+        scheme = urlsplit(urls if isinstance(urls, str) else urls[0]).scheme
+        # Not the text: it may hold the broker's password.
+        yield Warning(
+            f"The broker's transport, {scheme}, cannot be loaded "
+            f"({type(error).__name__}): no worker can be notified.",
+            hint="Install its client library, such as celery[redis] for Redis.",
+            id="django_idenfy_phone.W014",
+        )

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import phonenumbers
 import pytest
-from django.core.checks import ERROR, WARNING, run_checks
+from django.core.checks import ERROR, WARNING, Tags, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connections
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("account")
 SECRET = "5up3r-s3cr3t"
 
 
-def run_own_checks(*, deploy=False):
-    messages = run_checks(include_deployment_checks=deploy)
+def run_own_checks(*, deploy=False, tags=None):
+    messages = run_checks(include_deployment_checks=deploy, tags=tags)
     return [each for each in messages if each.id.startswith("django_idenfy_phone.")]
 
 
@@ -157,6 +157,10 @@ BAD = [
     ("E013", "ALLOW_ANONYMOUS", "False"),
     ("E013", "ALLOW_ANONYMOUS", 1),
     ("E013", "ALLOW_ANONYMOUS", None),
+    ("E027", "DELIVERY", "beat"),
+    ("E027", "DELIVERY", "Sweep"),
+    ("E027", "DELIVERY", None),
+    ("E027", "DELIVERY", ["sweep"]),
     ("E018", "SEND_RATE", "fast"),
     ("E018", "SEND_RATE", 1),
     ("E018", "SEND_RATE", "0/s"),
@@ -369,6 +373,25 @@ def test_guard_avoids_the_anonymous_warning(settings, guard):
     assert found_ids() == []
 
 
+def test_views_without_an_authentication_class_are_a_warning(settings):
+    settings.ROOT_URLCONF = "hosts.without_login"
+    assert found_ids() == ["W013", "W013"]
+    names = [each.msg.split()[0] for each in run_own_checks()]
+    assert names == ["OpenStatusView", "StartView"]
+
+
+def test_visitors_need_no_authentication_class(settings):
+    settings.ROOT_URLCONF = "hosts.without_login"
+    settings.IDENFY_PHONE_ALLOW_ANONYMOUS = True
+    settings.IDENFY_PHONE_START_GUARD = print
+    assert found_ids() == []
+
+
+def test_project_without_urls_gets_no_message(settings):
+    del settings.ROOT_URLCONF
+    assert run_own_checks(tags=[Tags.urls]) == []
+
+
 @pytest.mark.parametrize("region", checks.NEIGHBOURS)
 def test_region_without_mobile_numbers_of_its_own_is_a_warning(settings, region):
     settings.IDENFY_PHONE_REGIONS = ["LT", region]
@@ -500,10 +523,25 @@ IDENFY_PHONE_REGIONS = ["LT"]
 """
 
 
+WITHOUT_REDIS = f"""{WITHOUT_CELERY}
+import sys
+from celery import Celery
+sys.modules["redis"] = None
+app = Celery("project", broker="redis://:{SECRET}@127.0.0.1")
+"""
+BY_SWEEP = 'IDENFY_PHONE_DELIVERY = "sweep"'
+
+
 @pytest.fixture
 def check_project(tmp_path):
     """Return what ``django check`` prints, in a new process."""
-    (tmp_path / "without_celery.py").write_text(WITHOUT_CELERY)
+    for name, text in {
+        "without_celery": WITHOUT_CELERY,
+        "without_redis": WITHOUT_REDIS,
+        "by_sweep": f"{WITHOUT_CELERY}{BY_SWEEP}",
+        "by_sweep_without_redis": f"{WITHOUT_REDIS}{BY_SWEEP}",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
     path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
 
     def check_project(module):
@@ -525,7 +563,27 @@ def test_project_without_a_celery_app_gives_a_warning(check_project):
 
 
 def test_project_with_a_celery_app_gives_no_warning(check_project):
-    assert "W003" not in check_project("hosts.project.settings")
+    output = check_project("hosts.project.settings")
+    assert "W003" not in output
+    assert "W014" not in output
+
+
+def test_transport_without_its_library_is_a_warning(check_project):
+    output = check_project("without_redis")
+    text = "The broker's transport, redis, cannot be loaded ("
+    assert f"(django_idenfy_phone.W014) {text}" in output
+    assert output.count("django_idenfy_phone.") == 1
+    assert SECRET not in output
+
+
+def test_unknown_transport_is_a_warning(celery_app):
+    celery_app.point_to("telegraph://127.0.0.1")
+    assert found_ids() == ["W014"]
+
+
+@pytest.mark.parametrize("project", ["by_sweep", "by_sweep_without_redis"])
+def test_project_whose_sweep_delivers_needs_no_celery(check_project, project):
+    assert check_project(project) == ""
 
 
 # Settings are read live

@@ -203,6 +203,32 @@ def test_sweep_notifies_workers_of_a_row_whose_message_was_lost(user, wire, queu
     assert queue.get(timeout=2).payload[0] == [str(row.pk)]
 
 
+@pytest.fixture
+def sweep_delivers(settings):
+    settings.IDENFY_PHONE_DELIVERY = "sweep"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_sweep_may_send_by_itself_without_any_message(
+    user, wire, queue, sweep_delivers
+):
+    row = start(user)
+    assert outcome(row) == "queued"
+    wire.will(SENT)
+    tasks.sweep()
+    assert (outcome(row), queue.qsize()) == ("sent", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_send_that_must_wait_for_the_sweep_publishes_nothing(
+    make, wire, queue, sweep_delivers
+):
+    wire.will(w.answer(429, headers={"Retry-After": "7"}))
+    row = make("queued")
+    tasks.send_code(str(row.pk))
+    assert (outcome(row), queue.qsize()) == ("queued", 0)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_sweep_stops_publishing_after_a_failure(make, closing_broker, caplog):
     for _ in range(3):
@@ -256,7 +282,7 @@ def test_sweep_notifies_workers_before_it_announces(
         make("queued")
     make("verified", verified_at=now, announce_at=now)
     budget = timedelta(seconds=seconds)
-    maintenance.sweep(tasks.notify_worker_blocking, budget)
+    maintenance.sweep(tasks.dispatch, budget)
     wait_until(receivers_ended)
     assert slow_receiver == [published]
 
@@ -267,7 +293,7 @@ def test_sweep_without_time_announces_one_row(make, slow_receiver):
     for _ in range(2):
         make("verified", verified_at=now, announce_at=now)
     no_time = timedelta(seconds=-1)
-    maintenance.sweep(tasks.notify_worker_blocking, no_time, is_eager=True)
+    maintenance.sweep(tasks.dispatch, no_time, is_eager=True)
     assert len(slow_receiver) == 1
 
 

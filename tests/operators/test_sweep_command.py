@@ -38,6 +38,15 @@ def test_deliver_option_sends_without_a_broker(make, idenfy_sandbox):
     assert (row.status, idenfy_sandbox.state.sends) == ("sent", 1)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_command_sends_where_the_sweep_delivers(make, idenfy_sandbox, settings):
+    settings.IDENFY_PHONE_DELIVERY = "sweep"
+    row = make("queued")
+    call_command("idenfy_phone_sweep")
+    row.refresh_from_db()
+    assert (row.status, idenfy_sandbox.state.sends) == ("sent", 1)
+
+
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "soon", "86401"])
 def test_invalid_loop_interval_is_refused(seconds):
     with pytest.raises(CommandError, match="above 0"):

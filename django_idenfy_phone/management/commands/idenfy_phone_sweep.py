@@ -12,9 +12,8 @@ from django.core.management.base import BaseCommand
 from django.db import close_old_connections
 from django.utils.translation import gettext as _
 
-from ... import delivery, maintenance
+from ... import maintenance, tasks
 from ...alarms import alarm
-from ...tasks import notify_worker_blocking
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        dispatch = deliver if options["deliver"] else notify_worker_blocking
+        dispatch = tasks.deliver_here if options["deliver"] else tasks.dispatch
         if options["loop"] is None:
             maintenance.sweep(dispatch)
         else:
@@ -69,11 +68,6 @@ class Command(BaseCommand):
         end = time.monotonic() + seconds
         while not self.is_stopped and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, STOP_CHECK_SECONDS))
-
-
-def deliver(pk: uuid.UUID) -> bool:
-    delivery.deliver(pk)
-    return True
 
 
 def sweep_or_log(dispatch: Callable[[uuid.UUID], bool]) -> None:
