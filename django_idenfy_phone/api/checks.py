@@ -38,7 +38,7 @@ def _name_without_login(view: Any) -> str:
     # Not before the host's classes can be imported: the views read REST_FRAMEWORK.
     from .views import VerificationView
 
-    cls = getattr(view, "cls", object)
+    cls: Any = getattr(view, "cls", object)
     if not issubclass(cls, VerificationView):
         return ""
     classes = view.initkwargs.get("authentication_classes", cls.authentication_classes)

@@ -114,6 +114,11 @@ FIELD_ERRORS = {
     "type": "object",
     "additionalProperties": {"type": "array", "items": {"type": "string"}},
 }
+# Of a verification that is under way: see StartRefused.
+LINKS: dict[str, Any] = {
+    "id": {"type": "string", "format": "uuid"},
+    "url": {"type": "string", "nullable": True},
+}
 
 ROW_ID = OpenApiParameter("verification_id", OpenApiTypes.UUID, OpenApiParameter.PATH)
 RETRY_AFTER = OpenApiParameter(
@@ -160,6 +165,8 @@ def _response(status: int, codes: list[str]) -> OpenApiResponse:
     properties: dict[str, Any] = {"detail": {"type": "string"}, "code": code}
     if status in WAIT_STATUSES:
         properties["retry_after"] = {"type": "integer", "minimum": 1}
+    if domain.CooldownActive.code in codes:
+        properties |= LINKS
     body: dict[str, Any] = {
         "type": "object",
         "properties": properties,
@@ -183,6 +190,18 @@ class StartExtension(OpenApiViewExtension):
             responses={200: Started, 202: Started, **errors},
         )
         return _documented(self.target, post=post)
+
+
+class CurrentExtension(OpenApiViewExtension):
+    target_class = "django_idenfy_phone.api.views.CurrentView"
+    match_subclasses = True
+
+    def view_replacement(self) -> Any:
+        get = extend_schema(
+            parameters=[RETRY_AFTER],
+            responses={200: Verification, **responses_of(*ANY_CALL, *ANY_ROW)},
+        )
+        return _documented(self.target, get=get)
 
 
 class StatusExtension(OpenApiViewExtension):

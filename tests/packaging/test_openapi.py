@@ -98,6 +98,7 @@ def operation(schema, path, method="post"):
 
 
 START = "phone/start/"
+CURRENT = "phone/current/"
 STATUS_PATH = "phone/{verification_id}/"
 CONFIRM = "phone/{verification_id}/confirm/"
 
@@ -137,8 +138,9 @@ def test_start_names_every_status_and_code(schema):
     }
 
 
-def test_status_names_every_status_and_code(schema):
-    assert codes_of(operation(schema, STATUS_PATH, "get")) == EVERYWHERE | {
+@pytest.mark.parametrize("path", [CURRENT, STATUS_PATH])
+def test_status_names_every_status_and_code(schema, path):
+    assert codes_of(operation(schema, path, "get")) == EVERYWHERE | {
         404: {"not_found"},
         429: {"throttled"},
         503: {"provider_unavailable"},
@@ -183,6 +185,20 @@ def test_start_takes_an_idempotency_key_and_answers_with_a_location(schema):
     assert (header["name"], "required" in header) == ("Idempotency-Key", False)
     assert "Location" in start["responses"]["202"]["headers"]
     assert "Location" in start["responses"]["200"]["headers"]
+
+
+def test_refused_start_may_lead_to_the_verification_under_way(schema):
+    for path, is_there in [(START, True), (CONFIRM, False)]:
+        content = operation(schema, path)["responses"]["429"]["content"]
+        body = content["application/json"]["schema"]
+        assert ({"id", "url"} <= set(body["properties"])) is is_there
+        assert body["required"] == ["detail", "code"]
+
+
+def test_url_of_a_verification_may_be_null(schema):
+    members = schema["components"]["schemas"]["IdenfyPhoneVerification"]["properties"]
+    url = {"type": "string", "nullable": True, "readOnly": True}
+    assert members["url"].items() >= url.items()
 
 
 def test_views_of_the_host_are_described_too(schema):
