@@ -77,9 +77,10 @@ def start_for_request(
 ) -> PhoneVerification:
     """``start_verification`` for the user and the network of any Django request.
 
-    It calls START_GUARD, before any lock or transaction, and passes on what that
-    raises. For a repetition it does not: the solution of a captcha is good only once.
-    The row's ``is_repeated`` tells the two apart. It asks for no login: your view does.
+    It calls START_GUARD, before any lock or transaction of ours, and passes on what
+    that raises. For a repetition it does not: the solution of a captcha is good only
+    once. The row's ``is_repeated`` tells the two apart. It asks for no login: your view
+    does.
     """
     try:
         start = StartRequest.build(

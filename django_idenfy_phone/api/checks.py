@@ -35,10 +35,12 @@ def _views(resolver: URLResolver) -> Iterator[Any]:
 
 def _name_without_login(view: Any) -> str:
     """The name of a view class of ours that logs nobody in, else ""."""
-    # Not before the host's classes can be imported: the views read REST_FRAMEWORK.
+    cls: Any = getattr(view, "cls", None)
+    if cls is None:
+        return ""
+    # Only now: the views read REST_FRAMEWORK, and so import classes of the host.
     from .views import VerificationView
 
-    cls: Any = getattr(view, "cls", object)
     if not issubclass(cls, VerificationView):
         return ""
     classes = view.initkwargs.get("authentication_classes", cls.authentication_classes)
