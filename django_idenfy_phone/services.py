@@ -36,7 +36,12 @@ from .network import client_network
 from .starting import StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
-from .transactions import in_transaction, joining_transaction, retry_on_abort
+from .transactions import (
+    give_back_connection,
+    in_transaction,
+    joining_transaction,
+    retry_on_abort,
+)
 
 REDEEM_SALT = "django_idenfy_phone.redeem_token"
 
@@ -97,6 +102,8 @@ def start_for_request(
     if repeated := idempotency.find(start):
         return repeated
     if conf.START_GUARD:
+        # It may ask the server of a captcha, which takes a while.
+        give_back_connection(primary_alias())
         conf.START_GUARD(request, start.phone_number)
     return _store_or_refuse(start)
 

@@ -10,7 +10,7 @@ from django_idenfy_phone import delivery, services
 from django_idenfy_phone.models import PhoneVerification
 from support import wire as w
 from support.brokers import wait_until
-from support.steps import outcome
+from support.steps import outcome, post_start
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SENT = w.answer(200, {"request_id": "r" * 32})
@@ -68,6 +68,19 @@ def test_slow_calls_keep_no_pooled_connection(make, slow, at_once, status):
     connection.close()
     slow.released.set()
     calls.join()
+
+
+@pytest.mark.usefixtures("pool_of_two")
+def test_start_guard_keeps_no_pooled_connection(api, user, wire, settings):
+    def guard(request, phone_number):
+        kept.append(connection.connection)
+
+    kept = []
+    settings.IDENFY_PHONE_START_GUARD = guard
+    assert user.is_authenticated
+    assert PhoneVerification.objects.count() == 0
+    assert post_start(api).status_code == 202
+    assert kept == [None]
 
 
 @pytest.mark.django_db(transaction=False)
