@@ -37,6 +37,7 @@ def texts() -> dict[str, str]:
         "number_refused": _("No code can be sent to this number. Try another one."),
         "not_sent": _("The code could not be sent. Please try again."),
         "maybe_sent": _("We do not know whether the code was sent. Ask for a new one."),
+        "number_taken": _("This number belongs to another account. Try another one."),
         "confirmed": _("Your number is confirmed."),
         "resend": _("Send a new code"),
         "resend_in": _("Send a new code (in {seconds} s)"),

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,16 @@ def chromium(tmp_path_factory):
 
 @pytest.fixture
 def page(chromium, site):
-    """Log in as the demo's user and open the page that confirms a number."""
+    return open_page(chromium, site, "demo", "Confirm another number")
+
+
+def open_page(chromium, site, username, link):
+    """Log in and open the page that confirms a number."""
     chromium.delete_all_cookies()
     chromium.get(f"{site['url']}/login/")
-    chromium.find_element(By.NAME, "username").send_keys("demo")
+    chromium.find_element(By.NAME, "username").send_keys(username)
     field = chromium.find_element(By.NAME, "password")
     field.send_keys(site["password"], Keys.ENTER)
-    link = "Confirm another number"
     wait(chromium).until(lambda b: b.find_elements(By.LINK_TEXT, link))
     chromium.find_element(By.LINK_TEXT, link).click()
     wait(chromium).until(lambda b: shown(b, "number"))
@@ -129,6 +133,23 @@ def test_user_confirms_number(page, site):
     enter(page, "code", code)
     wait(page).until(lambda b: shown(b, "phone-number"))
     assert text_of(page, "phone-number") == NUMBER.replace(" ", "")
+
+
+def test_number_of_another_account_is_told_only_after_its_proof(page, site):
+    number = "+370 698 76545"
+    enter(page, "number", number)
+    wait(page).until(lambda b: shown(b, "code"))
+    enter(page, "code", newest_code(page, site))
+    wait(page).until(lambda b: shown(b, "phone-number"))
+    page = open_page(page, site, "admin", "Confirm a phone number")
+    # The demo's cooldown.
+    time.sleep(1)
+    enter(page, "number", number)
+    wait(page).until(lambda b: shown(b, "code"))
+    assert text_of(page, "error") == ""
+    enter(page, "code", newest_code(page, site))
+    wait(page).until(lambda b: "another account" in text_of(b, "error"))
+    assert shown(page, "number")
 
 
 def test_invalid_number_shows_error_text(page):

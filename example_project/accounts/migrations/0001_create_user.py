@@ -1,10 +1,10 @@
 # ruff: noqa: E501
-
 import django.contrib.auth.models
 import django.contrib.auth.validators
 import django.utils.timezone
-import phonenumber_field.modelfields
 from django.db import migrations, models
+
+import django_idenfy_phone.phone
 
 
 class Migration(migrations.Migration):
@@ -99,18 +99,23 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "phone_number",
-                    phonenumber_field.modelfields.PhoneNumberField(
+                    django_idenfy_phone.phone.E164Field(
                         blank=True,
                         editable=False,
-                        max_length=128,
+                        max_length=16,
+                        null=True,
                         region=None,
-                        verbose_name="confirmed phone number",
+                        unique=True,
+                        verbose_name="phone number",
                     ),
                 ),
                 (
                     "phone_confirmed_at",
                     models.DateTimeField(
-                        editable=False, null=True, verbose_name="phone confirmed at"
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        verbose_name="phone confirmed at",
                     ),
                 ),
                 (

@@ -24,7 +24,7 @@ class Command(BaseCommand):
 
     def make_user(self, username: str, password: str, **fields: bool) -> None:
         # An earlier demo may have used the same database.
-        unconfirmed: dict[str, Any] = {"phone_number": "", "phone_confirmed_at": None}
+        unconfirmed: dict[str, Any] = {"phone_number": None, "phone_confirmed_at": None}
         user, _ = User.objects.update_or_create(
             username=username, defaults=unconfirmed | fields
         )

@@ -84,7 +84,7 @@ async function check() {
     if (!response.data.is_verified && !spent) {
       showError(texts.wrong.replace("{left}", response.data.checks_left), code);
     }
-  } else if (response.status === 410) {
+  } else if (response.status === 410 || response.data.code === "number_taken") {
     poll(await call("GET", verificationUrl));
   } else {
     showRefusal(response, code);
@@ -123,7 +123,10 @@ function show({ data, headers }) {
   resendAt = Date.now() + Date.parse(data.resend_at) - now;
   spent = data.code_spent;
   showError("");
-  if (data.status === "verified") {
+  if (data.failure === "number_taken") {
+    reset();
+    showError(texts.number_taken, number);
+  } else if (data.status === "verified") {
     forget();
     showStatus(texts.confirmed);
     location.assign(page.dataset.profileUrl);
