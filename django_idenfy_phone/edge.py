@@ -7,8 +7,9 @@ values too, such as those of a row that breaks a constraint. ``raise … from No
 ``sensitive_variables`` hide such values from Django's own error reports only.
 
 So each public verb, each task and each thread of receivers stands behind
-``hide_values``. The views also keep the body of a request from trackers. They call the
-host's START_GUARD outside of ``hide_values``, since its errors are the host's own.
+``hide_values``. The views also keep the body of a request from trackers. The host's
+START_GUARD and CLIENT_NETWORK are called outside of ``hide_values``, since their errors
+are the host's own: so ``services.start_for_request`` deletes what it was given.
 """
 
 import logging

@@ -167,14 +167,22 @@ def test_location_stays_in_the_mount_of_the_host(
     assert api.get(started["Location"]).json() == started.json()
 
 
-def test_location_keeps_the_script_name(api, mounts, idenfy_sandbox):
+def test_links_keep_the_script_name(api, mounts, idenfy_sandbox):
     started = post_start(api, "/v2/phone/start/", SCRIPT_NAME="/shop")
-    assert started["Location"] == f"/shop/v2/phone/{started.json()['id']}/"
+    url = f"/v2/phone/{started.json()['id']}/"
+    assert started["Location"] == f"/shop{url}"
+    for path in (url, "/v2/phone/current/"):
+        shown = api.get(path, SCRIPT_NAME="/shop", PATH_INFO=path)
+        assert shown.json()["url"] == f"/shop{url}"
 
 
-def test_location_never_names_another_host(api, mounts, idenfy_sandbox):
+def test_links_never_name_another_host(api, mounts, idenfy_sandbox):
     started = post_start(api, "/", PATH_INFO="//example.com/start/")
-    assert started["Location"] == f"/%2Fexample.com/{started.json()['id']}/"
+    pk = started.json()["id"]
+    assert started["Location"] == f"/%2Fexample.com/{pk}/"
+    for path in (pk, "current"):
+        shown = api.get("/", PATH_INFO=f"//example.com/{path}/")
+        assert shown.json()["url"] == started["Location"]
 
 
 def test_start_view_works_without_a_resolver(user, idenfy_sandbox):

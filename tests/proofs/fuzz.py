@@ -68,7 +68,7 @@ def write_schema(group: ProcessGroup, site: demo.Site) -> Path:
     allow_only(components["IdenfyPhoneConfirm"]["properties"]["code"], codes)
     for operations in schema["paths"].values():
         for operation in operations.values():
-            for parameter in operation["parameters"]:
+            for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
                     allow_only(parameter["schema"], ids)
     path.write_text(json.dumps(schema))
