@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from django.conf import settings
+from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 PREFIX = "IDENFY_PHONE_"
@@ -143,12 +144,12 @@ class Settings:
         return _get("REDEEM_WITHIN", timedelta(minutes=15))
 
     @property
-    def START_GUARD(self) -> Callable[[Any, str], object] | None:
+    def START_GUARD(self) -> Callable[[HttpRequest, str], object] | None:
         """Called with the request and the E.164 number before anything is stored."""
         return _get_callable("START_GUARD")
 
     @property
-    def CLIENT_NETWORK(self) -> Callable[[Any], str] | None:
+    def CLIENT_NETWORK(self) -> Callable[[HttpRequest], str] | None:
         """Called with the request; returns the client's address."""
         return _get_callable("CLIENT_NETWORK")
 

@@ -8,6 +8,7 @@ from . import services
 from .edge import hide_values
 from .exceptions import NotVerified, UnknownUser
 from .models import PhoneVerification
+from .starting import Caller
 
 
 class VerifiedPhoneField(forms.Field):
@@ -22,7 +23,9 @@ class VerifiedPhoneField(forms.Field):
 
     widget = forms.HiddenInput
 
-    def __init__(self, *, purpose: str = "", user: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, purpose: str = "", user: Caller | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.purpose = purpose
         self.user = user

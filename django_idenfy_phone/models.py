@@ -22,7 +22,7 @@ from . import pacing
 from .conf import Limit, conf
 from .fields import ExactCharField
 from .pacing import Pause
-from .phone import E164Field, mask, written
+from .phone import E164Field, PhoneNumber, mask, written
 from .querysets import PhoneVerificationQuerySet
 from .starting import StartRequest
 from .statuses import (
@@ -87,11 +87,13 @@ class PhoneVerification(models.Model):
         db_index=False,
     )
     is_anonymous = models.BooleanField(_("started without a login"), default=False)
-    phone_number = E164Field(_("phone number"), max_length=16)
+    phone_number: "models.Field[PhoneNumber | str, PhoneNumber]" = E164Field(
+        _("phone number"), max_length=16
+    )
     region = models.CharField(_("region"), max_length=3)
     # The number less its last four digits.
     number_block = models.CharField(_("number block"), max_length=12)
-    purpose = ExactCharField(
+    purpose: "models.Field[str, str]" = ExactCharField(
         _("purpose"), max_length=50, default="", blank=True, validators=[validate_slug]
     )
     # An IPv4 address, or an IPv6 network of 64 bits.

@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpRequest
 
 from .alarms import alarm
 from .conf import PREFIX, conf
@@ -34,7 +35,7 @@ EMBEDDING_NETWORKS = [
 ]
 
 
-def client_network(request: Any) -> str:
+def client_network(request: HttpRequest) -> str:
     """An IPv4 address, an IPv6 /64, "unknown", or "" where no limit applies.
 
     "" stands for a private, loopback or missing address. "unknown" is one network,
@@ -59,7 +60,7 @@ def client_network(request: Any) -> str:
     return str(IPv6Network((address.packed[:8] + bytes(8), 64)))
 
 
-def _address(request: Any) -> tuple[str, str]:
+def _address(request: HttpRequest) -> tuple[str, str]:
     """The client's address as it is written, and which proxy setting it came by.
 
     The setting is "" for REMOTE_ADDR, and where CLIENT_NETWORK knows no address.
@@ -76,7 +77,7 @@ def _address(request: Any) -> tuple[str, str]:
     return str(request.META.get("REMOTE_ADDR", "")), ""
 
 
-def _forwarded_for(request: Any) -> str | None:
+def _forwarded_for(request: HttpRequest) -> str | None:
     """The entry of X-Forwarded-For exactly as far back as NUM_PROXIES says.
 
     A client can write the entries further left. None without proxies or the header.

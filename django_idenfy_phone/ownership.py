@@ -18,7 +18,7 @@ from .conf import conf
 from .edge import hide_values
 from .exceptions import NotVerified, NumberTaken, UnknownUser
 from .models import PhoneVerification, primary_alias
-from .phone import MAX_E164, E164Field, written
+from .phone import MAX_E164, E164Field, PhoneNumber, written
 from .signals import phone_released
 from .statuses import Status
 from .transactions import (
@@ -44,13 +44,15 @@ class PhoneOwner(models.Model):
     write them: ``phone_confirmed_at`` is when ``phone_number`` was proven.
     """
 
-    phone_number = E164Field(
-        _("phone number"),
-        max_length=MAX_E164,
-        unique=True,
-        null=True,
-        blank=True,
-        editable=False,
+    phone_number: "models.Field[PhoneNumber | str | None, PhoneNumber | None]" = (
+        E164Field(
+            _("phone number"),
+            max_length=MAX_E164,
+            unique=True,
+            null=True,
+            blank=True,
+            editable=False,
+        )
     )
     phone_confirmed_at = models.DateTimeField(
         _("phone confirmed at"), null=True, blank=True, editable=False

@@ -1,18 +1,32 @@
 """E.164 in one place: fold, normalise, refuse, mask, store."""
 
 import re
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import category, decimal
 
 import phonenumbers
 from django.conf import settings
 from django.db import models
 from phonenumber_field.modelfields import PhoneNumberField
-from phonenumber_field.phonenumber import PhoneNumber
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from .conf import conf
 from .exceptions import NumberNotSupported
+
+if TYPE_CHECKING:
+
+    class PhoneNumber(phonenumbers.PhoneNumber):
+        """What a row holds, for type checkers: the library has no types."""
+
+        as_e164: str
+        as_international: str
+        as_national: str
+        as_rfc3966: str
+
+        def is_valid(self) -> bool: ...
+
+else:
+    from phonenumber_field.phonenumber import PhoneNumber
 
 # libphonenumber also accepts NUL, letters, "tel:" and extensions.
 _WRITTEN = re.compile(r"\(?\+?[ (]?[0-9][0-9 ()./-]{1,30}")

@@ -14,6 +14,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from .conf import conf
+from .starting import Caller
 from .statuses import KEY_REFUSED, OPEN_STATUSES, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import bounded_locks, durable_transaction, retry_on_abort
 from .transitions import due_terms, unannounced_terms
@@ -35,7 +36,7 @@ class Ending(NamedTuple):
 class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
     """Verifications: who may see them, which of them count, and which are late."""
 
-    def verified(self, *, user: Any, phone_number: str) -> Self:
+    def verified(self, *, user: Caller, phone_number: str) -> Self:
         """Rows in which this user proved this number.
 
         ``phone_number`` is E.164. Rows are purged after a time: keep the fact on a

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.signing import BadSignature, Signer
 from django.db import IntegrityError, transaction
+from django.http import HttpRequest
 from django.utils import timezone
 
 from . import announce, checking, gate, idempotency, limits, phone, resend
@@ -33,7 +34,7 @@ from .exceptions import (
 )
 from .models import PhoneVerification, primary_alias
 from .network import client_network
-from .starting import StartRequest, user_id_of
+from .starting import Caller, StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
 from .transactions import (
@@ -50,7 +51,7 @@ REDEEM_SALT = "django_idenfy_phone.redeem_token"
 def start_verification(
     phone_number: str,
     *,
-    user: Any = None,
+    user: Caller | None = None,
     network: str = "",
     purpose: str = "",
     idempotency_key: str | None = None,
@@ -74,7 +75,7 @@ def start_verification(
 
 
 def start_for_request(
-    request: Any,
+    request: HttpRequest,
     phone_number: str | phone.Number,
     *,
     purpose: str = "",
@@ -165,7 +166,9 @@ def _go_on(row: PhoneVerification) -> None:
 
 
 @hide_values
-def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerification:
+def get_verification(
+    verification_id: uuid.UUID, *, user: Caller | None
+) -> PhoneVerification:
     """The caller's row as it is now. Raises VerificationNotFound.
 
     Inside a transaction a late row is not settled first.
@@ -182,7 +185,7 @@ def get_verification(verification_id: uuid.UUID, *, user: Any) -> PhoneVerificat
 
 
 @hide_values
-def get_current(*, user: Any, purpose: str = "") -> PhoneVerification:
+def get_current(*, user: Caller | None, purpose: str = "") -> PhoneVerification:
     """The verification that this user was last busy with, for this purpose.
 
     The newest whose code is on its way or awaited, else the newest proof that
@@ -207,7 +210,9 @@ def _read(pk: uuid.UUID, user_id: Any) -> resend.Seen:
 
 
 @hide_values
-def resend_at(verification: PhoneVerification, *, user: Any = None) -> datetime:
+def resend_at(
+    verification: PhoneVerification, *, user: Caller | None = None
+) -> datetime:
     """When this caller may start again for the verification's number.
 
     As the caller's own starts tell: other people's may refuse a start too. It may have
@@ -230,7 +235,7 @@ def _resend_at(seen: resend.Seen, user_id: Any) -> datetime:
 
 @hide_values
 def confirm_verification(
-    verification_id: uuid.UUID, code: str, *, user: Any = None
+    verification_id: uuid.UUID, code: str, *, user: Caller | None = None
 ) -> PhoneVerification:
     """Have iDenfy judge a code: the row's ``is_verified`` tells what it said.
 
@@ -286,7 +291,7 @@ def redeem_token(verification: PhoneVerification) -> str:
 
 @hide_values
 def get_proof(
-    token_or_id: object, *, user: Any, purpose: str = ""
+    token_or_id: object, *, user: Caller | None, purpose: str = ""
 ) -> PhoneVerification:
     """A verification that ``redeem_verification`` would take now.
 
@@ -309,7 +314,7 @@ def get_proof(
 
 @hide_values
 def redeem_verification(
-    verification: PhoneVerification, *, user: Any, purpose: str = ""
+    verification: PhoneVerification, *, user: Caller | None, purpose: str = ""
 ) -> PhoneVerification:
     """Spend a proof for a saved user: exactly once, rolled back with your transaction.
 

@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
@@ -14,7 +14,17 @@ from .edge import hide_values
 from .exceptions import UnknownUser
 
 
-def user_id_of(user: Any) -> Any:
+class Caller(Protocol):
+    """Who calls: a user of Django, an AnonymousUser, or the user of a token."""
+
+    @property
+    def pk(self) -> Any: ...
+
+    @property
+    def is_authenticated(self) -> bool: ...
+
+
+def user_id_of(user: Caller | None) -> Any:
     """The primary key of a logged-in user; None for None or an anonymous user.
 
     By primary key, so that users who exist only in a token work. Raises UnknownUser for
@@ -74,7 +84,7 @@ class StartRequest:
         cls,
         phone_number: str | phone.Number,
         *,
-        user: Any,
+        user: Caller | None,
         network: str,
         purpose: str,
         idempotency_key: str | None,

@@ -19,7 +19,7 @@ from .conf import conf
 from .models import PhoneVerification
 from .sandbox.server import SandboxServer
 from .sandbox.state import Message
-from .starting import StartRequest
+from .starting import Caller, StartRequest
 from .statuses import Status
 from .transitions import SEND_LEASE
 
@@ -88,7 +88,9 @@ def sandbox() -> Iterator[Sandbox]:
         yield server
 
 
-def verify_number(user: Any, number: str, *, purpose: str = "") -> PhoneVerification:
+def verify_number(
+    user: Caller | None, number: str, *, purpose: str = ""
+) -> PhoneVerification:
     """A verification that this user just confirmed, without SMS and limits.
 
     Runs the receivers of ``phone_verified`` as a confirm does, so one that fails is

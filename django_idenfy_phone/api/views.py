@@ -2,7 +2,7 @@ import re
 import uuid
 from contextlib import suppress
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import InternalError, OperationalError, connections
 from django.http import HttpRequest, HttpResponseBase
@@ -30,6 +30,9 @@ from .parsers import StrictJSONParser
 from .permissions import MayVerify
 from .serializers import ConfirmSerializer, StartSerializer, VerificationSerializer
 
+if TYPE_CHECKING:
+    from rest_framework.views import AsView, GenericView
+
 # What a path has behind its mount, in place of the id of a verification.
 TAIL = re.compile("(?<=/)((start|current|[^/]+/confirm)/)?$")
 
@@ -41,11 +44,11 @@ class VerificationView(APIView):
     permission_classes = (MayVerify,)
 
     @classmethod
-    def as_view(cls, **initkwargs: Any) -> Any:
-        view: Any = super().as_view(**initkwargs)
+    def as_view(cls, **initkwargs: Any) -> "AsView[GenericView]":
+        view = super().as_view(**initkwargs)
         # With ATOMIC_REQUESTS an error would roll the spent check back, and allow
         # unlimited guesses. On every database, since a router may name any.
-        view._non_atomic_requests = set(connections)
+        view._non_atomic_requests = set(connections)  # type: ignore[attr-defined]
         return view
 
     def dispatch(
