@@ -10,6 +10,8 @@ import pytest
 from support.steps import run_module, write_files
 
 ROOT = Path(__file__).parents[2]
+# The name of an environment that pins versions.
+VERSIONS = r"\b(?:lowest|py3\d+-django[\w-]+)"
 
 
 @pytest.fixture
@@ -23,6 +25,14 @@ def tox():
 def lowest(tox):
     """The environment of tox with the lowest versions."""
     return tox["testenv:lowest"]
+
+
+@pytest.fixture
+def run_by_ci():
+    """The environments of versions that the steps of .ci/run name."""
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    steps = [line for line in lines if line.startswith("step ")]
+    return {name for line in steps for name in re.findall(VERSIONS, line.split('"')[2])}
 
 
 @pytest.fixture
@@ -43,22 +53,30 @@ def test_lowest_environment_has_the_lowest_python(lowest, project):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "factor"),
+    ("prefix", "factor", "option", "pin"),
     [
-        ("Programming Language :: Python :: 3.", r"py3(\d+)"),
-        ("Framework :: Django :: ", r"django(\d)(\d)"),
+        (
+            "Programming Language :: Python :: 3.",
+            r"py3(\d+)",
+            "base_python",
+            r"\.(\d+)",
+        ),
+        ("Framework :: Django :: ", r"django(\d)(\d)", "deps", r"Django==([\d.]+)"),
     ],
+    ids=["Python", "Django"],
 )
-def test_classifiers_name_the_versions_that_tox_runs(tox, project, prefix, factor):
-    # Such as py{312,313}-django{60,61}: each factor is written out.
-    names = re.sub(
-        r"(py|django)\{([\d,]+)\}",
-        lambda match: " ".join(match[1] + each for each in match[2].split(",")),
-        tox["tox"]["env_list"],
-    )
-    versions = {".".join(match.groups()) for match in re.finditer(factor, names)}
+def test_classifiers_name_the_versions_that_ci_runs(
+    run_by_ci, lowest, project, prefix, factor, option, pin
+):
+    matches = [re.search(factor, name) for name in run_by_ci if name != "lowest"]
+    versions = {".".join(match.groups()) for match in matches}
+    versions.add(re.search(pin, lowest[option])[1])
     named = [each for each in project["classifiers"] if each.startswith(prefix)]
     assert {each.removeprefix(prefix) for each in named} == versions
+
+
+def test_ci_runs_each_environment_of_versions(tox, run_by_ci):
+    assert run_by_ci == set(re.findall(VERSIONS, tox["tox"]["env_list"]))
 
 
 @pytest.mark.parametrize("name", ["pytest-django", "redis"])
