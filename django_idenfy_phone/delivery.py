@@ -96,7 +96,7 @@ def _go_on(row: PhoneVerification) -> timedelta | None:
         case Status.QUEUED:
             return max(timedelta(0), row.next_send_at - timezone.now())
         case _:
-            return _send(row)
+            return _Attempt(row).run()
     return None
 
 
@@ -107,29 +107,23 @@ def claim(row: PhoneVerification) -> PhoneVerification | None:
     queued until its slot, or failed where that slot comes too late. None where the row
     is not due, or no longer as it was read.
     """
-    using, rows, rate = primary_alias(), PhoneVerification.objects, conf.SEND_RATE
     if not row.is_due(timezone.now()):
         return None
+    # A try that is aborted must not change the row.
+    return retry_on_abort(lambda: _take_slot(copy(row)), primary_alias())
 
-    def claim_or_reserve() -> PhoneVerification | None:
-        # A try that is aborted must not change the row.
-        mine = copy(row)
-        # Without a rate no slot is given, so nobody waits for the gate's lock.
-        with (durable_transaction if rate else durable_statement)(using) as bounds:
-            provider_gate = gate.acquire(bounds) if rate else gate.current()
-            now = timezone.now()
-            slot = gate.reserve_slot(provider_gate, mine, now)
-            if slot <= now:
-                has_changed = rows.start_sending(mine, now, bounds)
-            elif slot < mine.send_by:
-                has_changed = rows.wait_for_slot(mine, slot, now, bounds)
-            else:
-                has_changed = rows.fail_as_late(mine, now, bounds)
-            if has_changed and rate:
-                provider_gate.save(using=using, force_update=True)
-        return mine if has_changed else None
 
-    return retry_on_abort(claim_or_reserve, using)
+def _take_slot(row: PhoneVerification) -> PhoneVerification | None:
+    using, rate = primary_alias(), conf.SEND_RATE
+    # Without a rate no slot is given, so nobody waits for the gate's lock.
+    with (durable_transaction if rate else durable_statement)(using) as bounds:
+        provider_gate = gate.acquire(bounds) if rate else gate.current()
+        now = timezone.now()
+        slot = gate.reserve_slot(provider_gate, row, now)
+        has_changed = PhoneVerification.objects.take_slot(row, slot, now, bounds)
+        if has_changed and rate:
+            provider_gate.save(using=using, force_update=True)
+    return row if has_changed else None
 
 
 def _announce_failed(pks: list[uuid.UUID]) -> None:
@@ -138,74 +132,84 @@ def _announce_failed(pks: list[uuid.UUID]) -> None:
     announce.in_background(calls, time.monotonic() + RECEIVER_SECONDS)
 
 
-def _send(row: PhoneVerification) -> timedelta | None:
-    give_back_connection(primary_alias())
-    try:
-        if row.claimed_at is None or timezone.now() > row.claimed_at + SEND_LEASE / 2:
+class _Attempt:
+    """One attempt to send a claimed row, and what the row becomes by it."""
+
+    def __init__(self, row: PhoneVerification) -> None:
+        self.row = row
+
+    def run(self) -> timedelta | None:
+        """Returns how long to wait for another attempt; None where there is none."""
+        give_back_connection(primary_alias())
+        try:
+            request_id = self._ask_idenfy()
+        except (NeverSent, RateLimited) as error:
+            return self._retry(error)
+        except IdenfyError as error:
+            self._fail(error)
+        except Exception as error:
+            # Such as a soft time limit in the middle of the request.
+            self._fail(OutcomeUnknown(type(error).__name__))
+            raise
+        else:
+            self._record_sent(request_id)
+        return None
+
+    def _ask_idenfy(self) -> str:
+        claimed_at, number = self.row.claimed_at, self.row.phone_number
+        if claimed_at is None or timezone.now() > claimed_at + SEND_LEASE / 2:
             raise OutcomeUnknown("the worker was frozen before it connected")
-        if not is_readable(row.phone_number):
+        if not is_readable(number):
             raise NumberRefused("the stored number cannot be read")
-        request_id = IdenfyClient().send_sms(row.phone_number.as_e164)
-    except (NeverSent, RateLimited) as error:
-        return _send_again(row, error)
-    except IdenfyError as error:
-        _fail(row, error)
-    except Exception as error:
-        # Such as a soft time limit in the middle of the request.
-        _fail(row, OutcomeUnknown(type(error).__name__))
-        raise
-    else:
-        _record_sent(row, request_id)
-    return None
+        return IdenfyClient().send_sms(number.as_e164)
 
+    def _retry(self, error: Repeatable) -> timedelta | None:
+        """T3, or T4 where no attempts or no time are left."""
+        row, delay = self.row, self._delay_after(error)
+        next_send_at = timezone.now() + delay
+        is_last = row.send_attempts >= MAX_SEND_ATTEMPTS or next_send_at >= row.send_by
+        if is_last:
+            self._fail(error)
+        else:
+            logger.warning("Verification %s: %s, trying again.", row.reference, error)
+            requeue = partial(PhoneVerification.objects.requeue, row, next_send_at)
+            is_last = not _write(requeue)
+        if isinstance(error, RateLimited):
+            _write(partial(gate.pause_sends, next_send_at))
+        return None if is_last else delay
 
-def _send_again(row: PhoneVerification, error: Repeatable) -> timedelta | None:
-    """T3, or T4 where no attempts or no time are left."""
-    said = error.retry_after if isinstance(error, RateLimited) else None
-    delay = pacing.retry_delay(row.send_attempts) if said is None else said
-    next_send_at = timezone.now() + delay
-    is_last = row.send_attempts >= MAX_SEND_ATTEMPTS or next_send_at >= row.send_by
-    if is_last:
-        _fail(row, error)
-    else:
-        logger.warning("Verification %s: %s, trying again.", row.reference, error)
-        requeue = partial(PhoneVerification.objects.requeue, row, next_send_at)
-        is_last = not _write(requeue)
-    if isinstance(error, RateLimited):
-        _write(partial(gate.pause_sends, next_send_at))
-    return None if is_last else delay
+    def _delay_after(self, error: Repeatable) -> timedelta:
+        if isinstance(error, RateLimited) and error.retry_after is not None:
+            return error.retry_after
+        return pacing.retry_delay(self.row.send_attempts)
 
+    def _fail(self, error: IdenfyError) -> None:
+        """T4 or T5."""
+        row, failure = self.row, FAILURES.get(type(error), Failure.UNKNOWN)
+        logger.warning("Verification %s: %s (%s).", row.reference, failure.value, error)
+        # A status 401 may come without an identifier, and the limits look for it.
+        code = KEY_REFUSED if isinstance(error, KeyRefused) else error.identifier
+        has_failed = _write(partial(PhoneVerification.objects.fail, row, failure, code))
+        if isinstance(error, AccountRefused):
+            self._note_account_fault(error)
+        if has_failed:
+            _announce_failed([row.pk])
 
-def _fail(row: PhoneVerification, error: IdenfyError) -> None:
-    """T4 or T5."""
-    failure = FAILURES.get(type(error), Failure.UNKNOWN)
-    logger.warning("Verification %s: %s (%s).", row.reference, failure.value, error)
-    # A status 401 may come without an identifier, and the limits look for it.
-    code = KEY_REFUSED if isinstance(error, KeyRefused) else error.identifier
-    fail = partial(PhoneVerification.objects.fail, row, failure, code)
-    has_failed = _write(fail)
-    if isinstance(error, AccountRefused):
-        now, is_key_refused = timezone.now(), isinstance(error, KeyRefused)
-        note = partial(gate.note_account_fault, row, now)
+    def _note_account_fault(self, error: AccountRefused) -> None:
+        is_key_refused = isinstance(error, KeyRefused)
+        note = partial(gate.note_account_fault, self.row, timezone.now())
         if _write(partial(note, is_key_refused=is_key_refused)):
             logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
-    if has_failed:
-        _announce_failed([row.pk])
 
-
-def _record_sent(row: PhoneVerification, request_id: str) -> None:
-    """T2, or T5 for the request_id of another row, which proves nothing here."""
-
-    def mark_sent() -> bool:
-        return PhoneVerification.objects.mark_sent(row, request_id)
-
-    try:
-        _write(mark_sent)
-        _write(gate.note_success)
-    except IntegrityError:
-        text = "iDenfy gave verification %s a request_id twice."
-        alarm(logger.critical, text, row.reference)
-        _fail(row, OutcomeUnknown("request_id seen before"))
+    def _record_sent(self, request_id: str) -> None:
+        """T2, or T5 for the request_id of another row, which proves nothing here."""
+        try:
+            _write(partial(PhoneVerification.objects.mark_sent, self.row, request_id))
+            _write(gate.note_success)
+        except IntegrityError:
+            text = "iDenfy gave verification %s a request_id twice."
+            alarm(logger.critical, text, self.row.reference)
+            self._fail(OutcomeUnknown("request_id seen before"))
 
 
 def _write(write: Callable[[], T]) -> T:

@@ -149,6 +149,16 @@ class RowTransitions:
         changes = {"status": Status.FAILED, "failure": Failure.TOO_LATE}
         return self._change_due_row(row, now, bounds, changes)
 
+    def take_slot(
+        self, row: "PhoneVerification", slot: datetime, now: datetime, bounds: Bounds
+    ) -> bool:
+        """T1, T1b or T6, by when the slot comes that the gate gave to the row."""
+        if slot <= now:
+            return self.start_sending(row, now, bounds)
+        if slot < row.send_by:
+            return self.wait_for_slot(row, slot, now, bounds)
+        return self.fail_as_late(row, now, bounds)
+
     def mark_sent(self, row: "PhoneVerification", request_id: str) -> bool:
         """T2. A late answer lifts a row that was given up as unknown.
 
