@@ -57,63 +57,68 @@ def check(row: PhoneVerification, code: str) -> bool:
     False where no check could begin. Raises ProviderUnavailable where iDenfy surely did
     not judge the code, and CheckUnknown where it may have.
     """
-    rows = PhoneVerification.objects
-    if not rows.begin_check(row):
+    if not PhoneVerification.objects.begin_check(row):
         return False
-    if _ask_idenfy(row, code):
-        _record_proof(row)
+    begun = _Check(row)
+    if begun.ask_idenfy(code):
+        begun.record_proof()
     else:
-        _record(row, rows.mark_wrong)
+        begun.record(PhoneVerification.objects.mark_wrong)
     return True
 
 
-def _record_proof(row: PhoneVerification) -> None:
-    now, needs_announcing = timezone.now(), announce.is_needed()
-    mark = partial(
-        PhoneVerification.objects.mark_verified,
-        now=now,
-        announced_at=None if needs_announcing else now,
-    )
-    # Our own time in the row: only the answer to our commit was lost.
-    is_own = _record(row, mark) or row.verified_at == now
-    if is_own and needs_announcing:
-        announce.verified(row)
+class _Check:
+    """A check that has begun for a row, and what the row becomes by it."""
 
+    def __init__(self, row: PhoneVerification) -> None:
+        self.row = row
 
-def _record(row: PhoneVerification, write: Callable[[PhoneVerification], bool]) -> bool:
-    """Store what iDenfy said, and return whether the stored row changed."""
-    has_changed = retry_or_check_unknown(partial(write, row))
-    if not has_changed:
-        # Another process was faster, or the answer to our own commit was lost.
-        retry_or_check_unknown(partial(row.refresh_from_db, using=primary_alias()))
-    return has_changed
+    def ask_idenfy(self, code: str) -> bool:
+        row = self.row
+        assert row.request_id is not None
+        give_back_connection(primary_alias())
+        try:
+            return IdenfyClient().verify_sms(row.request_id, code)
+        except IdenfyError as error:
+            text = "The check of verification %s failed (%s)."
+            logger.warning(text, row.reference, error)
+            if isinstance(error, AccountRefused):
+                alarm(logger.critical, "iDenfy refuses the account (%s).", error)
+            raise self._refund_or_abandon(error) from error
 
+    def _refund_or_abandon(self, error: IdenfyError) -> VerificationError:
+        """T10 if iDenfy surely did not judge the code; else the check stays spent."""
+        rows = PhoneVerification.objects
+        if not isinstance(error, NeverSent | RateLimited | AccountRefused):
+            retry_or_check_unknown(partial(rows.abandon_check, self.row))
+            return CheckUnknown()
+        wait = RETRY_SOON
+        if isinstance(error, RateLimited):
+            wait = error.retry_after or DEFAULT_CHECK_PAUSE
+            retry_or_check_unknown(partial(gate.pause_checks, timezone.now() + wait))
+        retry_or_check_unknown(partial(rows.refund_check, self.row))
+        return ProviderUnavailable(retry_after=wait)
 
-def _ask_idenfy(row: PhoneVerification, code: str) -> bool:
-    assert row.request_id is not None
-    give_back_connection(primary_alias())
-    try:
-        return IdenfyClient().verify_sms(row.request_id, code)
-    except IdenfyError as error:
-        logger.warning(
-            "The check of verification %s failed (%s).", row.reference, error
+    def record_proof(self) -> None:
+        now, needs_announcing = timezone.now(), announce.is_needed()
+        mark = partial(
+            PhoneVerification.objects.mark_verified,
+            now=now,
+            announced_at=None if needs_announcing else now,
         )
-        if isinstance(error, AccountRefused):
-            alarm(logger.critical, "iDenfy refuses the account (%s).", error)
-        raise _refund_or_abandon(row, error) from error
+        # Our own time in the row: only the answer to our commit was lost.
+        is_own = self.record(mark) or self.row.verified_at == now
+        if is_own and needs_announcing:
+            announce.verified(self.row)
 
-
-def _refund_or_abandon(row: PhoneVerification, error: IdenfyError) -> VerificationError:
-    """T10 where iDenfy surely did not judge the code; else the check stays spent."""
-    if not isinstance(error, NeverSent | RateLimited | AccountRefused):
-        retry_or_check_unknown(partial(PhoneVerification.objects.abandon_check, row))
-        return CheckUnknown()
-    wait = RETRY_SOON
-    if isinstance(error, RateLimited):
-        wait = error.retry_after or DEFAULT_CHECK_PAUSE
-        retry_or_check_unknown(partial(gate.pause_checks, timezone.now() + wait))
-    retry_or_check_unknown(partial(PhoneVerification.objects.refund_check, row))
-    return ProviderUnavailable(retry_after=wait)
+    def record(self, write: Callable[[PhoneVerification], bool]) -> bool:
+        """Store what iDenfy said, and return whether the stored row changed."""
+        has_changed = retry_or_check_unknown(partial(write, self.row))
+        if not has_changed:
+            # Another process was faster, or the answer to our own commit was lost.
+            refresh = partial(self.row.refresh_from_db, using=primary_alias())
+            retry_or_check_unknown(refresh)
+        return has_changed
 
 
 def retry_or_check_unknown(work: Callable[[], T]) -> T:
