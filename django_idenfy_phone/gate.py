@@ -74,9 +74,8 @@ def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> d
 
     A row that comes in its slot is sent if the sends before it leave room: after an
     outage many come at once. Else it tries again at a random time. One that comes in a
-    pause gets a new slot. A slot at
-    ``row.send_by`` or later is not reserved: the row is too late. The caller has
-    acquired the gate, and saves it afterwards.
+    pause gets a new slot. A slot at ``row.send_by`` or later is not reserved: the row
+    is too late. The caller has acquired the gate, and saves it afterwards.
     """
     resumes_at, rate = gate.sends_resume_at(now), conf.SEND_RATE
     if rate is None:
@@ -153,19 +152,11 @@ def note_account_fault(
     """
 
     def note(gate: ProviderGate) -> bool:
-        gate.account_faults += 1
-        sources = gate.account_fault_sources.split()
-        if (source := _source_of(row)) not in sources:
-            sources = [*sources, source][-KEPT:]
-        gate.account_fault_sources = " ".join(sources)
-        numbers = {each.partition(":")[0] for each in sources}
-        owners = {each.partition(":")[2] for each in sources}
-        is_common = (
-            len(numbers) >= MIN_FAULTY_NUMBERS and len(owners) >= MIN_FAULTY_OWNERS
-        )
-        if is_key_refused or is_common:
+        run = _FaultRun(gate)
+        run.add(row)
+        if is_key_refused or run.concerns_many():
             gate.account_paused_until = now + pacing.ACCOUNT_PAUSE
-            gate.account_faults, gate.account_fault_sources = 0, ""
+            run.end()
         alarmed_at = gate.alarmed_at
         if alarmed_at and timedelta(0) <= now - alarmed_at < ALARM_INTERVAL:
             return False
@@ -175,12 +166,36 @@ def note_account_fault(
     return _change(note)
 
 
-def _source_of(row: PhoneVerification) -> str:
-    """Keyed hashes of number and owner: its user, or its network without a user."""
-    owner = f"network {row.network}" if row.user_id is None else f"user {row.user_id}"
-    number_hash, *_old = keyed_hashes(SALT, row.phone_number.as_e164)
-    owner_hash, *_old = keyed_hashes(SALT, owner)
-    return f"{number_hash}:{owner_hash}"
+class _FaultRun:
+    """The refusals of the account in a row, as an acquired gate holds them."""
+
+    def __init__(self, gate: ProviderGate) -> None:
+        self.gate = gate
+
+    def add(self, row: PhoneVerification) -> None:
+        self.gate.account_faults += 1
+        sources, source = self.gate.account_fault_sources.split(), self._source_of(row)
+        if source not in sources:
+            self.gate.account_fault_sources = " ".join([*sources, source][-KEPT:])
+
+    def concerns_many(self) -> bool:
+        """Whether too many numbers and owners were refused for one to be the cause."""
+        sources = self.gate.account_fault_sources.split()
+        numbers = {each.partition(":")[0] for each in sources}
+        owners = {each.partition(":")[2] for each in sources}
+        return len(numbers) >= MIN_FAULTY_NUMBERS and len(owners) >= MIN_FAULTY_OWNERS
+
+    def end(self) -> None:
+        self.gate.account_faults, self.gate.account_fault_sources = 0, ""
+
+    @staticmethod
+    def _source_of(row: PhoneVerification) -> str:
+        """Keyed hashes of number and owner: its user, or its network without a user."""
+        user = row.user_id
+        owner = f"network {row.network}" if user is None else f"user {user}"
+        number_hash, *_old = keyed_hashes(SALT, row.phone_number.as_e164)
+        owner_hash, *_old = keyed_hashes(SALT, owner)
+        return f"{number_hash}:{owner_hash}"
 
 
 def note_success() -> None:
