@@ -6,6 +6,7 @@ is looked at again.
 """
 
 import logging
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -88,44 +89,15 @@ class Owners:
         """Values of the two fields, as keywords of ``filter`` or ``update``."""
         return {self.number: number, self.confirmed_at: confirmed_at}
 
+    def holds_since(self, owner: models.Model) -> datetime | None:
+        """When the number of this row was proven; None where it was not."""
+        moment: datetime | None = getattr(owner, self.confirmed_at)
+        return moment
+
     def with_number(self, owner: models.Model, number: str) -> models.QuerySet[Any]:
         """An owner, and all who hold this number, in the order of their keys."""
         holders = Q(pk=owner.pk) | Q(**{self.number: number})
         return self.rows.filter(holders).order_by("pk")
-
-    def may_keep(
-        self, own: models.Model, others: list[Any], verification: PhoneVerification
-    ) -> bool:
-        """Whether no newer proof is in the way. Raises NumberTaken."""
-        moves, proven_at = conf.TAKEN_NUMBER == "move", verification.verified_at
-        assert proven_at is not None
-        own_since, *others_since = (
-            getattr(holder, self.confirmed_at) for holder in (own, *others)
-        )
-        if own_since and own_since > proven_at:
-            return False
-        if has_newer(verification, or_number=moves):
-            return False
-        if any(others_since) and not moves:
-            raise NumberTaken
-        return not any(since and since > proven_at for since in others_since)
-
-    def move(
-        self,
-        own: models.Model,
-        others: list[Any],
-        verification: PhoneVerification,
-        bounds: Any,
-    ) -> None:
-        """Take the number from the others, and give it to its owner."""
-        number = written(verification.phone_number)
-        for holder in others:
-            held = self.values(number, getattr(holder, self.confirmed_at))
-            self.release(self.rows.filter(bounds, **held), holder, number)
-        as_read = {"pk": own.pk, self.confirmed_at: getattr(own, self.confirmed_at)}
-        values = self.values(number, verification.verified_at)
-        if not self.rows.filter(bounds, **as_read).update(**values):
-            raise _Changed
 
     def release(
         self, held: models.QuerySet[Any], owner: models.Model, number: str
@@ -152,41 +124,81 @@ def keep_number(owner: models.Model, verification: PhoneVerification) -> bool:
     """
     if not verification.is_verified or verification.verified_at is None:
         raise NotVerified
+    keeping = _Keeping(owner, verification)
     for looks in range(MAX_LOOKS):
         try:
-            keep = partial(_keep, owner, verification, is_first_look=not looks)
-            return retry_on_abort(keep, primary_alias())
+            look = partial(keeping.look, is_first=not looks)
+            return retry_on_abort(look, primary_alias())
         except _Changed:
             continue
     raise NumberTaken
 
 
-def _keep(
-    owner: models.Model, verification: PhoneVerification, *, is_first_look: bool
-) -> bool:
-    using, owners = primary_alias(), Owners(owner._meta.model)
-    number, is_joined = written(verification.phone_number), in_transaction(using)
-    look = owners.with_number(owner, number)
-    if is_joined and not is_first_look:
-        # The snapshot of the caller's transaction would show the same again.
-        look = look.select_for_update()
-    try:
-        with joining_transaction(using) as bounds:
-            found = {row.pk: row for row in look}
-            if owner.pk not in found:
+class _Keeping:
+    """A proven number on its way to an owner."""
+
+    def __init__(self, owner: models.Model, verification: PhoneVerification) -> None:
+        self.owner, self.verification = owner, verification
+        self.owners = Owners(owner._meta.model)
+        self.number = written(verification.phone_number)
+        self.values = self.owners.values(self.number, verification.verified_at)
+
+    def look(self, *, is_first: bool) -> bool:
+        """Look who holds the number, and store it. Returns False for a newer proof.
+
+        Raises _Changed, NumberTaken or UnknownUser.
+        """
+        is_joined = in_transaction(primary_alias())
+        try:
+            # Without locks, the caller's snapshot would show the same again.
+            is_kept = self._look_and_move(with_locks=is_joined and not is_first)
+        except IntegrityError as error:
+            if code_of(error) not in UNIQUE_CODES:
+                raise
+            # MariaDB leaves a lock to a caller's transaction: a second look may
+            # deadlock.
+            is_last_look = is_joined and conf.TAKEN_NUMBER != "move"
+            raise (NumberTaken if is_last_look else _Changed) from None
+        if is_kept:
+            _set(self.owner, self.values)
+        return is_kept
+
+    def _look_and_move(self, *, with_locks: bool) -> bool:
+        rows = self.owners.with_number(self.owner, self.number)
+        if with_locks:
+            rows = rows.select_for_update()
+        with joining_transaction(primary_alias()) as bounds:
+            found = {row.pk: row for row in rows}
+            if self.owner.pk not in found:
                 raise UnknownUser
-            own, others = found.pop(owner.pk), list(found.values())
-            if not owners.may_keep(own, others, verification):
-                return False
-            owners.move(own, others, verification, bounds or Q())
-    except IntegrityError as error:
-        if code_of(error) not in UNIQUE_CODES:
-            raise
-        # MariaDB leaves a lock to a caller's transaction: a second look may deadlock.
-        is_last_look = is_joined and conf.TAKEN_NUMBER != "move"
-        raise (NumberTaken if is_last_look else _Changed) from None
-    _set(owner, owners.values(number, verification.verified_at))
-    return True
+            own, others = found.pop(self.owner.pk), list(found.values())
+            may_keep = self._may_keep(own, others)
+            if may_keep:
+                self._move(own, others, bounds or Q())
+        return may_keep
+
+    def _may_keep(self, own: models.Model, others: list[Any]) -> bool:
+        """Whether no newer proof is in the way. Raises NumberTaken."""
+        moves, proven_at = conf.TAKEN_NUMBER == "move", self.verification.verified_at
+        assert proven_at is not None
+        own_since, *others_since = map(self.owners.holds_since, (own, *others))
+        if own_since and own_since > proven_at:
+            return False
+        if has_newer(self.verification, or_number=moves):
+            return False
+        if any(others_since) and not moves:
+            raise NumberTaken
+        return not any(since and since > proven_at for since in others_since)
+
+    def _move(self, own: models.Model, others: list[Any], bounds: Any) -> None:
+        """Take the number from the others, and give it to its owner."""
+        owners = self.owners
+        for holder in others:
+            held = owners.values(self.number, owners.holds_since(holder))
+            owners.release(owners.rows.filter(bounds, **held), holder, self.number)
+        as_read = {"pk": own.pk, owners.confirmed_at: owners.holds_since(own)}
+        if not owners.rows.filter(bounds, **as_read).update(**self.values):
+            raise _Changed
 
 
 def has_newer(verification: PhoneVerification, *, or_number: bool) -> bool:
