@@ -1,7 +1,7 @@
 """System checks of the model that holds proven numbers."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Warning, register
@@ -59,47 +59,85 @@ def _owner_of_one_user() -> type[Model] | None:
     return model if holds_one_user and is_to_user else None
 
 
+class _Fields:
+    """The two fields of a model that holds numbers."""
+
+    def __init__(self, model: type[Model]) -> None:
+        self.model, self.owners = model, Owners(model)
+        fields = {field.name: field for field in model._meta.concrete_fields}
+        self.number = fields.get(self.owners.number)
+        self.confirmed_at = fields.get(self.owners.confirmed_at)
+
+    def exist(self) -> bool:
+        return self.number is not None and isinstance(self.confirmed_at, DateTimeField)
+
+    def can_be_null(self) -> bool:
+        return all(field and field.null for field in (self.number, self.confirmed_at))
+
+    def are_unique(self) -> bool:
+        """Whether the database itself refuses a second such number, at once."""
+        constraints = self.model._meta.total_unique_constraints
+        alone = [each for each in constraints if each.fields == (self.owners.number,)]
+        is_field_unique = self.number is not None and self.number.unique
+        return is_field_unique or any(each.deferrable is None for each in alone)
+
+    def keep_logins(self) -> bool:
+        """Whether nobody loses the name to log in with."""
+        login = getattr(self.model, "USERNAME_FIELD", "")
+        return conf.TAKEN_NUMBER != "move" or login != self.owners.number
+
+
+class FieldRule(NamedTuple):
+    """What the two fields must be. ``number`` is that of the check's id."""
+
+    number: int
+    is_kept: Callable[[_Fields], bool]
+    problem: str
+    hint: str
+
+    def error(self, fields: _Fields) -> Error:
+        owners, label = fields.owners, fields.model._meta.label
+        names = {"number": owners.number, "confirmed_at": owners.confirmed_at}
+        problem = self.problem.format(label=label, **names)
+        return _error(self.number, f"{OWNER}: {problem}", self.hint)
+
+
+EXISTENCE = FieldRule(
+    21,
+    _Fields.exist,
+    "{label} has no field {number}, or no DateTimeField {confirmed_at}.",
+    "Inherit PhoneOwner, or name your own fields by PHONE_NUMBER_FIELD and "
+    "PHONE_CONFIRMED_AT_FIELD.",
+)
+FIELD_RULES = (
+    FieldRule(
+        22,
+        _Fields.can_be_null,
+        "{number} or {confirmed_at} of {label} cannot be null.",
+        "An account without a number has null in both.",
+    ),
+    FieldRule(
+        23,
+        _Fields.are_unique,
+        "{number} of {label} is not unique by itself.",
+        "Set unique=True. Where several accounts may hold a number, leave the "
+        "setting out and use the signal phone_verified.",
+    ),
+    FieldRule(
+        26,
+        _Fields.keep_logins,
+        "{number} is the USERNAME_FIELD of {label}, and numbers move.",
+        f'Whoever loses it could not log in: set {TAKEN_NUMBER} to "refuse".',
+    ),
+)
+
+
 def _check_fields(model: type[Model]) -> Iterator[CheckMessage]:
-    label, names = model._meta.label, Owners(model)
-    number, confirmed_at = names.number, names.confirmed_at
-    fields = {field.name: field for field in model._meta.concrete_fields}
-    is_moment = isinstance(fields.get(confirmed_at), DateTimeField)
-    if number not in fields or not is_moment:
-        yield _error(
-            21,
-            f"{OWNER}: {label} has no field {number}, or no DateTimeField "
-            f"{confirmed_at}.",
-            "Inherit PhoneOwner, or name your own fields by PHONE_NUMBER_FIELD and "
-            "PHONE_CONFIRMED_AT_FIELD.",
-        )
-        return
-    if not (fields[number].null and fields[confirmed_at].null):
-        yield _error(
-            22,
-            f"{OWNER}: {number} or {confirmed_at} of {label} cannot be null.",
-            "An account without a number has null in both.",
-        )
-    if not _is_unique(model, number):
-        yield _error(
-            23,
-            f"{OWNER}: {number} of {label} is not unique by itself.",
-            "Set unique=True. Where several accounts may hold a number, leave the "
-            "setting out and use the signal phone_verified.",
-        )
-    if conf.TAKEN_NUMBER == "move" and number == getattr(model, "USERNAME_FIELD", ""):
-        yield _error(
-            26,
-            f"{OWNER}: {number} is the USERNAME_FIELD of {label}, and numbers move.",
-            f'Whoever loses it could not log in: set {TAKEN_NUMBER} to "refuse".',
-        )
-
-
-def _is_unique(model: type[Model], name: str) -> bool:
-    """Whether the database itself refuses a second such value, at once."""
-    constraints = model._meta.total_unique_constraints
-    alone = [each for each in constraints if each.fields == (name,)]
-    is_field_unique = model._meta.get_field(name).unique  # type: ignore[union-attr]
-    return is_field_unique or any(each.deferrable is None for each in alone)
+    fields = _Fields(model)
+    rules = FIELD_RULES if EXISTENCE.is_kept(fields) else (EXISTENCE,)
+    for rule in rules:
+        if not rule.is_kept(fields):
+            yield rule.error(fields)
 
 
 @register
