@@ -1,6 +1,5 @@
 """How sending and announcing go: for the status command and the admin's warnings."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeGuard
 
@@ -88,7 +87,7 @@ def health() -> Health:
         pauses={each: provider_gate.pause_ends_at(each, now) - now for each in Pause},
         account_faults=provider_gate.account_faults,
         outcomes=outcomes,
-        troubles=list(_troubles(now, provider_gate, outcomes, waiting)),
+        troubles=_troubles(now, provider_gate, outcomes, waiting),
     )
 
 
@@ -107,28 +106,33 @@ def _troubles(
     provider_gate: ProviderGate,
     outcomes: dict[str, int],
     waiting: timedelta | None,
-) -> Iterator[Trouble]:
-    if not conf.has_credentials:
-        yield Trouble.NO_KEY
-    if provider_gate.account_faults or Failure.ACCOUNT in outcomes:
-        yield Trouble.ACCOUNT
+) -> list[Trouble]:
     failures = sum(outcomes.get(failure, 0) for failure in PROVIDER_FAILURES)
-    if failures >= MANY_FAILURES and not outcomes.keys() & set(ACCEPTED_STATUSES):
-        yield Trouble.FAILING
+    has_sent = bool(outcomes.keys() & set(ACCEPTED_STATUSES))
+    overdue = _overdue(now)
+    is_sweep_missing = max(overdue["lease"], overdue["signal"]) >= LONG_QUEUED
+    found = {
+        Trouble.NO_KEY: not conf.has_credentials,
+        Trouble.ACCOUNT: provider_gate.account_faults or Failure.ACCOUNT in outcomes,
+        Trouble.FAILING: failures >= MANY_FAILURES and not has_sent,
+        Trouble.QUEUE: is_too_long(waiting) or is_sweep_missing,
+        Trouble.LATE: Failure.TOO_LATE in outcomes,
+        Trouble.RECEIVERS: overdue["proof"] >= LONG_UNANNOUNCED,
+    }
+    return [trouble for trouble, is_found in found.items() if is_found]
+
+
+def _overdue(now: datetime) -> dict[str, timedelta]:
+    """How long the first lease, proof and signal have waited; zero where there is none.
+
+    A lease waits from its end on, a proof that is not announced from when it was
+    verified, and its signal from when it is due.
+    """
     # By their minimum: PostgreSQL would look for any such row in the whole table.
+    sending = PhoneVerification.objects.filter(status=Status.SENDING)
+    first = sending.aggregate(lease=Min("lease_until"))
     unannounced = PhoneVerification.objects.filter(
         status=Status.VERIFIED, announced_at=None
-    ).aggregate(verified=Min("verified_at"), due=Min("announce_at"))
-    sending = PhoneVerification.objects.filter(status=Status.SENDING)
-    lease = sending.aggregate(ends=Min("lease_until"))["ends"]
-    is_sweep_missing = any(
-        moment is not None and moment <= now - LONG_QUEUED
-        for moment in (lease, unannounced["due"])
     )
-    if is_too_long(waiting) or is_sweep_missing:
-        yield Trouble.QUEUE
-    if Failure.TOO_LATE in outcomes:
-        yield Trouble.LATE
-    verified_at = unannounced["verified"]
-    if verified_at is not None and verified_at <= now - LONG_UNANNOUNCED:
-        yield Trouble.RECEIVERS
+    first |= unannounced.aggregate(proof=Min("verified_at"), signal=Min("announce_at"))
+    return {name: now - (moment or now) for name, moment in first.items()}
