@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from django.db import connections
-from django.db.models.constants import OnConflict
 from django.utils import timezone
 
 from . import pacing, statements
@@ -49,24 +48,19 @@ def acquire(bounds: Bounds) -> ProviderGate:
     """
     using, now = primary_alias(), timezone.now()
     connection = connections[using]
-    columns = ["id", "acquired_at", "account_faults", "account_fault_sources"]
-    sql = (
-        f"INSERT INTO {ProviderGate._meta.db_table} ({', '.join(columns)}) "
-        f"VALUES ({GATE_ID}, {bounding_sql(bounds)}, 0, '') "
-    ) + connection.ops.on_conflict_suffix_sql(
-        [ProviderGate._meta.get_field(name) for name in columns],
-        OnConflict.UPDATE,
-        ["acquired_at"],
-        ["id"],
+    sql = statements.upsert_sql(
+        using,
+        ProviderGate,
+        ("id", "acquired_at", "account_faults", "account_fault_sources"),
+        (f"({GATE_ID}, {bounding_sql(bounds)}, 0, '')",),
+        changed="acquired_at",
+        returning=tuple(field.column for field in ProviderGate._meta.concrete_fields),
     )
-    can_return = connection.features.can_return_rows_from_bulk_insert
-    if can_return:
-        sql += f" RETURNING {statements.columns_of(ProviderGate)}"
     with connection.cursor() as cursor:
         cursor.execute(sql, [connection.ops.adapt_datetimefield_value(now)])
-        if can_return:
-            return statements.instance_of(using, ProviderGate, cursor.fetchone())
-    return current()
+        if not connection.features.can_return_rows_from_bulk_insert:
+            return current()
+        return statements.instance_of(using, ProviderGate, cursor.fetchone())
 
 
 def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> datetime:

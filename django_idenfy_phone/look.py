@@ -7,17 +7,17 @@ two statements: in one, the counts would come from before the wait for a lock.
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models.constants import OnConflict
 
 from .models import GATE_ID, PhoneVerification, ProviderGate, StartLock
 from .starting import StartRequest
-from .statements import moment_reader, table_of, value_of
+from .statements import moment_reader, table_of, upsert_sql, value_of
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import Bounds, bounding_sql
 
@@ -83,38 +83,24 @@ def take_locks(
     transaction yields.
     """
     connection = connections[using]
+    sql = upsert_sql(
+        using,
+        StartLock,
+        ("key", "locked_at"),
+        # The first row sets the bounds, before it waits for a lock.
+        (f"(%s, {bounding_sql(bounds)})", *["(%s, %s)"] * (len(keys) - 1)),
+        changed="locked_at",
+        returning=("key", "cleared_at"),
+    )
     moment = connection.ops.adapt_datetimefield_value(locked_at)
-    parameters = [each for key in keys for each in (key, moment)]
     with connection.cursor() as cursor:
-        cursor.execute(_lock_sql(using, len(keys), bounding_sql(bounds)), parameters)
+        cursor.execute(sql, [each for key in keys for each in (key, moment)])
         if not connection.features.can_return_rows_from_bulk_insert:
             locks = StartLock.objects.filter(key__in=keys)
             return {lock.key: lock.cleared_at for lock in locks if lock.cleared_at}
         rows = cursor.fetchall()
     read = moment_reader(using)
     return {key: read(moment) for key, moment in rows if moment}
-
-
-@cache
-def _lock_sql(using: str, keys: int, bounded: str) -> str:
-    connection = connections[using]
-    names = [StartLock._meta.db_table, "key", "locked_at", "cleared_at"]
-    table, key, locked_at, cleared_at = map(connection.ops.quote_name, names)
-    # The first row sets the bounds, before it waits for a lock.
-    values = [f"(%s, {bounded})", *["(%s, %s)"] * (keys - 1)]
-    on_conflict = connection.ops.on_conflict_suffix_sql(
-        [StartLock._meta.get_field(name) for name in ("key", "locked_at")],
-        OnConflict.UPDATE,
-        ["locked_at"],
-        ["key"],
-    )
-    can_return = connection.features.can_return_rows_from_bulk_insert
-    returning = f"RETURNING {key}, {cleared_at}" if can_return else ""
-    columns = f"({key}, {locked_at})"
-    return (
-        f"INSERT INTO {table} {columns} VALUES {', '.join(values)} "
-        f"{on_conflict} {returning}"
-    )
 
 
 def glance(
@@ -124,57 +110,73 @@ def glance(
     key_hashes: Sequence[str],
 ) -> Counts:
     """Count rows, each kind of them from its time in ``since`` on, in one SELECT."""
-    by_kind = _by_kind(tuple(since))
-    adapt = connections[using].ops.adapt_datetimefield_value
-    parameters: list[Any] = list(key_hashes)
-    for kind, rows in by_kind.items():
-        parameters += [adapt(since[each]) for each in rows]
-        earliest = min(since[each] for each in rows)
-        parameters += [_value_of(using, start, kind), adapt(earliest)]
+    statement = _glance(using, tuple(since), len(key_hashes))
+    parameters = [*key_hashes, *statement.parameters(start, since)]
     with connections[using].cursor() as cursor:
-        cursor.execute(_glance_sql(using, tuple(since), len(key_hashes)), parameters)
-        key_used_at, *found = cursor.fetchone()
-    read, width = moment_reader(using), len(GATE_COLUMNS)
-    times = [moment and read(moment) for moment in found[:width]]
-    asked = [each for rows in by_kind.values() for each in rows]
-    return Counts(
-        ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, times, strict=True))),
-        key_used_at and read(key_used_at),
-        dict(zip(asked, found[width:], strict=True)),
-    )
+        cursor.execute(statement.sql, parameters)
+        return statement.counts(cursor.fetchone())
 
 
-@cache
-def _glance_sql(using: str, asked: tuple[Rows, ...], keys: int) -> str:
-    """One row: the time of the key, those of the gate, then a count for each Rows."""
-    table = table_of(using, PhoneVerification)
-    gate = table_of(using, ProviderGate)
-    key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
-    used = key.format(table, ", ".join(["%s"] * keys)) if keys else "SELECT NULL"
-    times = ", ".join(f"gate.{column}" for column in GATE_COLUMNS)
-    joins = ""
-    for kind, rows in _by_kind(asked).items():
+class _Glance:
+    """The SELECT of ``glance`` for ``asked``, and for so many hashes of a key.
+
+    It gives one row: the time of the key, those of the gate, then a count for each
+    Rows.
+    """
+
+    def __init__(self, using: str, asked: tuple[Rows, ...], keys: int) -> None:
+        self.using, self.table = using, table_of(using, PhoneVerification)
+        kinds = dict.fromkeys(each.kind for each in asked)
+        self.by_kind = {
+            kind: [each for each in asked if each.kind == kind] for kind in kinds
+        }
+        self.sql = self._select(keys)
+
+    def _select(self, keys: int) -> str:
+        key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
+        places = ", ".join(["%s"] * keys)
+        used = key.format(self.table, places) if keys else "SELECT NULL"
+        gate = table_of(self.using, ProviderGate)
+        columns = ["used.created_at", *(f"gate.{column}" for column in GATE_COLUMNS)]
+        columns += [f"of_{kind}.*" for kind in self.by_kind]
+        joins = "".join(map(self._join, self.by_kind))
+        return (
+            f"SELECT {', '.join(columns)} "
+            f"FROM (SELECT ({used}) AS created_at) AS used "
+            f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID}{joins}"
+        )
+
+    def _join(self, kind: str) -> str:
         counts = ", ".join(
             f"COUNT(CASE WHEN created_at > %s AND {CONDITIONS[each.counts]} THEN 1 END)"
             f" AS count_{number}"
-            for number, each in enumerate(rows)
+            for number, each in enumerate(self.by_kind[kind])
         )
-        joins += (
-            f" CROSS JOIN (SELECT {counts} FROM {table} "
+        return (
+            f" CROSS JOIN (SELECT {counts} FROM {self.table} "
             f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
         )
-    found = ", ".join(f"of_{kind}.*" for kind in _by_kind(asked))
-    return (
-        f"SELECT used.created_at, {times}, {found} "
-        f"FROM (SELECT ({used}) AS created_at) AS used "
-        f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID}{joins}"
-    )
+
+    def parameters(
+        self, start: StartRequest, since: Mapping[Rows, datetime]
+    ) -> Iterator[Any]:
+        """All but the hashes of the key, which come first."""
+        adapt = connections[self.using].ops.adapt_datetimefield_value
+        for kind, rows in self.by_kind.items():
+            times = [since[each] for each in rows]
+            yield from map(adapt, times)
+            yield _value_of(self.using, start, kind)
+            yield adapt(min(times))
+
+    def counts(self, found: Sequence[Any]) -> Counts:
+        read, width = moment_reader(self.using), 1 + len(GATE_COLUMNS)
+        key_used_at, *times = (moment and read(moment) for moment in found[:width])
+        gate = ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, times, strict=True)))
+        asked = chain.from_iterable(self.by_kind.values())
+        return Counts(gate, key_used_at, dict(zip(asked, found[width:], strict=True)))
 
 
-@cache
-def _by_kind(asked: tuple[Rows, ...]) -> dict[str, list[Rows]]:
-    kinds = dict.fromkeys(each.kind for each in asked)
-    return {kind: [each for each in asked if each.kind == kind] for kind in kinds}
+_glance = cache(_Glance)
 
 
 def newest(
@@ -189,23 +191,22 @@ def newest(
     Each range is of places among them, from 0, the newest. With ``own``, the id of a
     row, only this row and those of the user count.
     """
+    sql = _newest_sql(using, tuple(asked), is_own=own is not None)
     adapt, read = connections[using].ops.adapt_datetimefield_value, moment_reader(using)
+    of_own: list[Any] = []
+    if own:
+        of_own.append(value_of(using, PhoneVerification, "id", own))
+        of_own.append(value_of(using, PhoneVerification, "user", start.user_id))
     parameters: list[Any] = []
     for rows, _places in asked:
-        parameters += [_value_of(using, start, rows.kind), adapt(since[rows])]
-        if own:
-            parameters += [
-                value_of(using, PhoneVerification, "id", own),
-                value_of(using, PhoneVerification, "user", start.user_id),
-            ]
+        value, begin = _value_of(using, start, rows.kind), adapt(since[rows])
+        parameters += [value, begin, *of_own]
+    found: list[list[datetime]] = [[] for _each in asked]
     with connections[using].cursor() as cursor:
-        sql = _newest_sql(using, tuple(asked), is_own=own is not None)
         cursor.execute(sql, parameters)
-        found = [(number, read(moment)) for number, moment in cursor.fetchall()]
-    return [
-        sorted((moment for number, moment in found if number == part), reverse=True)
-        for part in range(len(asked))
-    ]
+        for part, moment in cursor.fetchall():
+            found[part].append(read(moment))
+    return [sorted(moments, reverse=True) for moments in found]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The SELECT and the UPDATE of one row, as SQL by hand.
+"""The SELECT, the UPDATE and the upsert of rows, as SQL by hand.
 
 The ORM would build each statement anew, which costs several times the CPU of running
 it. Values pass through the fields of the model, so that they are as the ORM writes and
@@ -7,10 +7,12 @@ reads them.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 from django.db import connections
 from django.db.models import DateTimeField, Model, Q, Value
+from django.db.models.constants import OnConflict
 from django.db.models.expressions import RawSQL
 
 M = TypeVar("M", bound=Model)
@@ -83,8 +85,10 @@ def update(
     ``where`` and ``changes`` have the names of fields, those of ``where`` with a lookup
     of OPERATORS, "in" or "isnull". ``conditions`` are what ``transactions`` yields.
     """
-    terms, parameters = _terms(using, model, where)
+    found = [_term(using, model, key, value) for key, value in where.items()]
+    terms = [sql for sql, _parameters in found]
     terms += [each.sql for each in conditions if isinstance(each, RawSQL)]
+    parameters = [each for _sql, parameters in found for each in parameters]
     assignments = [f"{_column(model, name)} = %s" for name in changes]
     values = [value_of(using, model, name, changes[name]) for name in changes]
     sql = (
@@ -101,20 +105,47 @@ def _column(model: type[Model], name: str) -> str:
     return str(field.column)
 
 
-def _terms(
-    using: str, model: type[Model], where: Mapping[str, Any]
-) -> tuple[list[str], list[Any]]:
-    terms: list[str] = []
-    parameters: list[Any] = []
-    for key, value in where.items():
-        name, _separator, lookup = key.partition("__")
-        column = _column(model, name)
-        if value is None or lookup == "isnull":
-            terms.append(f"{column} IS {'NOT ' if value is False else ''}NULL")
-            continue
-        values = value if lookup == "in" else [value]
-        parameters += [value_of(using, model, name, each) for each in values]
-        places = ", ".join(["%s"] * len(values))
-        operator = "IN" if lookup == "in" else OPERATORS[lookup]
-        terms.append(f"{column} {operator} ({places})")
-    return terms, parameters
+def _term(
+    using: str, model: type[Model], key: str, value: Any
+) -> tuple[str, list[Any]]:
+    name, _separator, lookup = key.partition("__")
+    column = _column(model, name)
+    if value is None or lookup == "isnull":
+        return f"{column} IS {'NOT ' if value is False else ''}NULL", []
+    values = value if lookup == "in" else [value]
+    places = ", ".join(["%s"] * len(values))
+    operator = "IN" if lookup == "in" else OPERATORS[lookup]
+    parameters = [value_of(using, model, name, each) for each in values]
+    return f"{column} {operator} ({places})", parameters
+
+
+@cache
+def upsert_sql(
+    using: str,
+    model: type[Model],
+    columns: tuple[str, ...],
+    rows: tuple[str, ...],
+    *,
+    changed: str,
+    returning: tuple[str, ...],
+) -> str:
+    """An INSERT of ``rows``, each "(…)", whose key is the first of ``columns``.
+
+    A row whose key is there only changes its column ``changed``. Where the database can
+    do that, the statement returns the columns ``returning`` of each row.
+    """
+    connection, meta = connections[using], model._meta
+    quote = connection.ops.quote_name
+    on_conflict = connection.ops.on_conflict_suffix_sql(
+        [meta.get_field(name) for name in columns],
+        OnConflict.UPDATE,
+        [changed],
+        [columns[0]],
+    )
+    sql = (
+        f"INSERT INTO {quote(meta.db_table)} ({', '.join(map(quote, columns))}) "
+        f"VALUES {', '.join(rows)} {on_conflict}"
+    )
+    if not connection.features.can_return_rows_from_bulk_insert:
+        return sql
+    return f"{sql} RETURNING {', '.join(map(quote, returning))}"
