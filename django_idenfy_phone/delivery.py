@@ -12,7 +12,7 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 
-from . import announce, gate, pacing, statements
+from . import announce, gate, pacing
 from .alarms import alarm
 from .client import IdenfyClient
 from .conf import conf
@@ -29,6 +29,7 @@ from .exceptions import (
 )
 from .models import PhoneVerification, primary_alias
 from .phone import is_readable
+from .statements import Table
 from .statuses import KEY_REFUSED, Failure, Status
 from .transactions import (
     durable_statement,
@@ -69,7 +70,7 @@ def deliver(pk: uuid.UUID) -> timedelta | None:
     using = primary_alias()
     if in_transaction(using):
         raise InsideTransaction
-    row = statements.read(using, PhoneVerification, pk)
+    row = Table(using, PhoneVerification).read(pk)
     if row is None:
         reference = PhoneVerification(pk=pk).reference
         logger.warning("Verification %s is gone: nothing is sent.", reference)

@@ -8,15 +8,15 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from django.db import connections
 from django.utils import timezone
 
-from . import pacing, statements
+from . import pacing
 from .conf import conf
 from .exceptions import ProviderUnavailable
 from .hashing import keyed_hashes
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
+from .statements import Table
 from .transactions import (
     Bounds,
     bounding_sql,
@@ -37,8 +37,7 @@ ALARM_INTERVAL = timedelta(minutes=1)
 
 def current() -> ProviderGate:
     """The gate as it is stored now, not locked."""
-    gate = statements.read(primary_alias(), ProviderGate, GATE_ID)
-    return gate or ProviderGate(pk=GATE_ID)
+    return _table().read(GATE_ID) or ProviderGate(pk=GATE_ID)
 
 
 def acquire(bounds: Bounds) -> ProviderGate:
@@ -46,21 +45,20 @@ def acquire(bounds: Bounds) -> ProviderGate:
 
     ``bounds`` is what the durable transaction yields.
     """
-    using, now = primary_alias(), timezone.now()
-    connection = connections[using]
-    sql = statements.upsert_sql(
-        using,
-        ProviderGate,
-        ("id", "acquired_at", "account_faults", "account_fault_sources"),
-        (f"({GATE_ID}, {bounding_sql(bounds)}, 0, '')",),
+    table, now = _table(), timezone.now()
+    sql = table.upsert_sql(
+        ["id", "acquired_at", "account_faults", "account_fault_sources"],
+        [f"({GATE_ID}, {bounding_sql(bounds)}, 0, '')"],
         changed="acquired_at",
-        returning=tuple(field.column for field in ProviderGate._meta.concrete_fields),
+        returning=table.columns,
     )
-    with connection.cursor() as cursor:
-        cursor.execute(sql, [connection.ops.adapt_datetimefield_value(now)])
-        if not connection.features.can_return_rows_from_bulk_insert:
-            return current()
-        return statements.instance_of(using, ProviderGate, cursor.fetchone())
+    with table.connection.cursor() as cursor:
+        cursor.execute(sql, [table.value("acquired_at", now)])
+        return table.instance(cursor.fetchone()) if table.returns_rows else current()
+
+
+def _table() -> Table[ProviderGate]:
+    return Table(primary_alias(), ProviderGate)
 
 
 def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> datetime:
@@ -194,10 +192,10 @@ class _FaultRun:
 
 def note_success() -> None:
     """Set the count of account faults in a row to zero."""
-    using, faulty = primary_alias(), {"id": GATE_ID, "account_faults__gt": 0}
+    faulty = {"id": GATE_ID, "account_faults__gt": 0}
     changes = {"account_faults": 0, "account_fault_sources": ""}
-    with durable_statement(using) as bounds:
-        statements.update(using, ProviderGate, faulty, changes, bounds)
+    with durable_statement(primary_alias()) as bounds:
+        _table().update(faulty, changes, bounds)
 
 
 def _change(change: Callable[[ProviderGate], T]) -> T:

@@ -17,7 +17,7 @@ from django.db import connections
 
 from .models import GATE_ID, PhoneVerification, ProviderGate, StartLock
 from .starting import StartRequest
-from .statements import moment_reader, table_of, upsert_sql, value_of
+from .statements import Table, moment_reader
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import Bounds, bounding_sql
 
@@ -82,25 +82,28 @@ def take_locks(
     Returns when those that an operator cleared were cleared. ``bounds`` is what the
     transaction yields.
     """
-    connection = connections[using]
-    sql = upsert_sql(
-        using,
-        StartLock,
-        ("key", "locked_at"),
-        # The first row sets the bounds, before it waits for a lock.
-        (f"(%s, {bounding_sql(bounds)})", *["(%s, %s)"] * (len(keys) - 1)),
-        changed="locked_at",
-        returning=("key", "cleared_at"),
-    )
-    moment = connection.ops.adapt_datetimefield_value(locked_at)
-    with connection.cursor() as cursor:
+    table = Table(using, StartLock)
+    sql = _lock_sql(using, len(keys), bounding_sql(bounds))
+    moment = table.value("locked_at", locked_at)
+    with table.connection.cursor() as cursor:
         cursor.execute(sql, [each for key in keys for each in (key, moment)])
-        if not connection.features.can_return_rows_from_bulk_insert:
+        if not table.returns_rows:
             locks = StartLock.objects.filter(key__in=keys)
             return {lock.key: lock.cleared_at for lock in locks if lock.cleared_at}
         rows = cursor.fetchall()
     read = moment_reader(using)
     return {key: read(moment) for key, moment in rows if moment}
+
+
+@cache
+def _lock_sql(using: str, keys: int, bounded: str) -> str:
+    return Table(using, StartLock).upsert_sql(
+        ["key", "locked_at"],
+        # The first row sets the bounds, before it waits for a lock.
+        [f"(%s, {bounded})", *["(%s, %s)"] * (keys - 1)],
+        changed="locked_at",
+        returning=["key", "cleared_at"],
+    )
 
 
 def glance(
@@ -125,7 +128,7 @@ class _Glance:
     """
 
     def __init__(self, using: str, asked: tuple[Rows, ...], keys: int) -> None:
-        self.using, self.table = using, table_of(using, PhoneVerification)
+        self.using, self.table = using, Table(using, PhoneVerification)
         kinds = dict.fromkeys(each.kind for each in asked)
         self.by_kind = {
             kind: [each for each in asked if each.kind == kind] for kind in kinds
@@ -135,8 +138,8 @@ class _Glance:
     def _select(self, keys: int) -> str:
         key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
         places = ", ".join(["%s"] * keys)
-        used = key.format(self.table, places) if keys else "SELECT NULL"
-        gate = table_of(self.using, ProviderGate)
+        used = key.format(self.table.name, places) if keys else "SELECT NULL"
+        gate = Table(self.using, ProviderGate).name
         columns = ["used.created_at", *(f"gate.{column}" for column in GATE_COLUMNS)]
         columns += [f"of_{kind}.*" for kind in self.by_kind]
         joins = "".join(map(self._join, self.by_kind))
@@ -153,7 +156,7 @@ class _Glance:
             for number, each in enumerate(self.by_kind[kind])
         )
         return (
-            f" CROSS JOIN (SELECT {counts} FROM {self.table} "
+            f" CROSS JOIN (SELECT {counts} FROM {self.table.name} "
             f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
         )
 
@@ -165,7 +168,7 @@ class _Glance:
         for kind, rows in self.by_kind.items():
             times = [since[each] for each in rows]
             yield from map(adapt, times)
-            yield _value_of(self.using, start, kind)
+            yield _value_of(self.table, start, kind)
             yield adapt(min(times))
 
     def counts(self, found: Sequence[Any]) -> Counts:
@@ -192,17 +195,16 @@ def newest(
     row, only this row and those of the user count.
     """
     sql = _newest_sql(using, tuple(asked), is_own=own is not None)
-    adapt, read = connections[using].ops.adapt_datetimefield_value, moment_reader(using)
+    table, read = Table(using, PhoneVerification), moment_reader(using)
     of_own: list[Any] = []
     if own:
-        of_own.append(value_of(using, PhoneVerification, "id", own))
-        of_own.append(value_of(using, PhoneVerification, "user", start.user_id))
+        of_own += [table.value("id", own), table.value("user", start.user_id)]
     parameters: list[Any] = []
     for rows, _places in asked:
-        value, begin = _value_of(using, start, rows.kind), adapt(since[rows])
-        parameters += [value, begin, *of_own]
+        begin = table.value("created_at", since[rows])
+        parameters += [_value_of(table, start, rows.kind), begin, *of_own]
     found: list[list[datetime]] = [[] for _each in asked]
-    with connections[using].cursor() as cursor:
+    with table.connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         for part, moment in cursor.fetchall():
             found[part].append(read(moment))
@@ -214,7 +216,7 @@ def _newest_sql(
     using: str, asked: tuple[tuple[Rows, range], ...], *, is_own: bool
 ) -> str:
     own = "AND (id = %s OR user_id = %s)" if is_own else ""
-    table = table_of(using, PhoneVerification)
+    table = Table(using, PhoneVerification).name
     return " UNION ALL ".join(
         f"SELECT {part}, created_at FROM (SELECT created_at FROM {table} "
         f"WHERE {COLUMNS[rows.kind]} = %s AND created_at > %s {own} "
@@ -224,5 +226,5 @@ def _newest_sql(
     )
 
 
-def _value_of(using: str, start: StartRequest, kind: str) -> Any:
-    return value_of(using, PhoneVerification, FIELDS[kind], start.value_of(kind))
+def _value_of(table: Table[PhoneVerification], start: StartRequest, kind: str) -> Any:
+    return table.value(FIELDS[kind], start.value_of(kind))

@@ -6,10 +6,8 @@ may refuse a start too, but nothing of them is shown.
 
 import uuid
 from datetime import datetime
-from functools import partial
 from typing import Any, NamedTuple
 
-from django.db import connections
 from django.utils import timezone
 
 from . import limits
@@ -17,7 +15,7 @@ from .conf import conf
 from .look import Counts
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
 from .starting import StartRequest
-from .statements import columns_of, instance_of, moment_reader, table_of, value_of
+from .statements import Table, moment_reader
 
 
 class Seen(NamedTuple):
@@ -34,26 +32,25 @@ class Seen(NamedTuple):
 def read(pk: uuid.UUID, user_id: Any) -> Seen | None:
     """One SELECT; ``user_id`` is the caller's. Returns None for an unknown id."""
     using, since = primary_alias(), timezone.now() - limits.longest_window()
-    value = partial(value_of, using, PhoneVerification)
-    rows, gate = table_of(using, PhoneVerification), table_of(using, ProviderGate)
+    rows, gate = Table(using, PhoneVerification), Table(using, ProviderGate).name
+    value = rows.value
     sql = (
-        f"SELECT {columns_of(PhoneVerification)}, "
+        f"SELECT {', '.join(rows.columns)}, "
         # Without a login, user_id is NULL, which equals nothing.
-        f"EXISTS (SELECT 1 FROM {rows} AS other WHERE other.user_id = %s "
+        f"EXISTS (SELECT 1 FROM {rows.name} AS other WHERE other.user_id = %s "
         "AND other.id <> %s AND other.created_at > %s), "
         f"(SELECT checks_paused_until FROM {gate} WHERE id = {GATE_ID}) "
-        f"FROM {rows} WHERE id = %s"
+        f"FROM {rows.name} WHERE id = %s"
     )
-    with connections[using].cursor() as cursor:
+    with rows.connection.cursor() as cursor:
         of_others = value("user", user_id), value("id", pk), value("created_at", since)
         cursor.execute(sql, [*of_others, value("id", pk)])
         found = cursor.fetchone()
     if found is None:
         return None
     *values, has_others, paused_until = found
-    row = instance_of(using, PhoneVerification, values)
     paused_until = paused_until and moment_reader(using)(paused_until)
-    return Seen(row, bool(has_others), paused_until)
+    return Seen(rows.instance(values), bool(has_others), paused_until)
 
 
 def resend_at(seen: Seen, user_id: Any, cleared_at: datetime | None = None) -> datetime:

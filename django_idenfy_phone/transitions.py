@@ -46,8 +46,9 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils import timezone
 
-from . import pacing, statements
+from . import pacing
 from .conf import conf
+from .statements import Table
 from .statuses import Failure, Status
 from .transactions import (
     Bounds,
@@ -90,6 +91,10 @@ class RowTransitions:
     db: str
     model: "type[PhoneVerification]"
 
+    @property
+    def _table(self) -> "Table[PhoneVerification]":
+        return Table(self.db, self.model)
+
     def _transition(
         self, where: Mapping[str, Any], changes: Mapping[str, Any], *conditions: Bounds
     ) -> bool:
@@ -98,7 +103,7 @@ class RowTransitions:
         def update() -> bool:
             with durable_statement(self.db) as bounds:
                 terms = (bounds, *conditions)
-                return statements.update(self.db, self.model, where, changes, *terms)
+                return self._table.update(where, changes, *terms)
 
         return retry_on_abort(update, self.db)
 
@@ -116,7 +121,7 @@ class RowTransitions:
             "slot_reserved": row.slot_reserved,
         }
         terms = (bounds, durable_commit(self.db))
-        has_changed = statements.update(self.db, self.model, where, changes, *terms)
+        has_changed = self._table.update(where, changes, *terms)
         return has_changed and row.apply(changes)
 
     def start_sending(
@@ -294,7 +299,7 @@ class RowTransitions:
 
         Returns None where the row is not due.
         """
-        now, row = timezone.now(), statements.read(self.db, self.model, pk)
+        now, row = timezone.now(), self._table.read(pk)
         if row is None:
             return None
         tries = row.announce_attempts
