@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 from urllib.parse import urlsplit
 
@@ -106,35 +107,25 @@ class Rule(NamedTuple):
         )
 
 
-def _credential_rule(number: int, name: str) -> Rule:
-    return Rule(
-        number,
-        name,
-        lambda value: not value or _is_visible_ascii(value),
-        "must be text without spaces or line breaks.",
-        "Copy it again from iDenfy's dashboard.",
-    )
-
-
-def _function_rule(number: int, name: str) -> Rule:
-    return Rule(
-        number,
-        name,
-        _is_function,
-        "must be a function or the dotted path of one.",
-        'Such as "accounts.guards.captcha".',
-    )
-
-
-def _duration_rule(number: int, name: str) -> Rule:
-    return Rule(
-        number,
-        name,
-        lambda value: isinstance(value, timedelta) and timedelta(0) < value <= DAY,
-        "must be a timedelta of up to a day.",
-        "Such as timedelta(minutes=3).",
-    )
-
+# The rules of several settings each: they lack a number and a name.
+credential_rule = partial(
+    Rule,
+    is_valid=lambda value: not value or _is_visible_ascii(value),
+    problem="must be text without spaces or line breaks.",
+    hint="Copy it again from iDenfy's dashboard.",
+)
+function_rule = partial(
+    Rule,
+    is_valid=_is_function,
+    problem="must be a function or the dotted path of one.",
+    hint='Such as "accounts.guards.captcha".',
+)
+duration_rule = partial(
+    Rule,
+    is_valid=lambda value: isinstance(value, timedelta) and timedelta(0) < value <= DAY,
+    problem="must be a timedelta of up to a day.",
+    hint="Such as timedelta(minutes=3).",
+)
 
 ACCOUNT_RULES = (
     Rule(
@@ -144,8 +135,8 @@ ACCOUNT_RULES = (
         "must be an https URL with nothing after the host.",
         'Such as "https://ivs.idenfy.com". http is for loopback only.',
     ),
-    _credential_rule(2, "API_KEY"),
-    _credential_rule(3, "API_SECRET"),
+    credential_rule(2, "API_KEY"),
+    credential_rule(3, "API_SECRET"),
 )
 RULES = (
     Rule(
@@ -172,7 +163,7 @@ RULES = (
         "must be a list of number types.",
         f"Choose from {', '.join(sorted(KNOWN_TYPES))}.",
     ),
-    _duration_rule(8, "CODE_LIFETIME"),
+    duration_rule(8, "CODE_LIFETIME"),
     Rule(
         9,
         "MAX_CHECKS",
@@ -192,7 +183,7 @@ RULES = (
         "must be seconds, each at least the one before.",
         "Such as (60, 120, 300).",
     ),
-    _duration_rule(11, "SEND_DEADLINE"),
+    duration_rule(11, "SEND_DEADLINE"),
     Rule(
         12,
         "TIMEOUT",
@@ -219,9 +210,9 @@ RULES = (
         'Such as {"number": ("3/10m", "5/d")}: a count above 0, and a window in '
         f"s, m, h or d. The kinds are {', '.join(DEFAULT_SEND_LIMITS)}.",
     ),
-    _duration_rule(15, "REDEEM_WITHIN"),
-    _function_rule(16, "START_GUARD"),
-    _function_rule(17, "CLIENT_NETWORK"),
+    duration_rule(15, "REDEEM_WITHIN"),
+    function_rule(16, "START_GUARD"),
+    function_rule(17, "CLIENT_NETWORK"),
     Rule(
         18,
         "SEND_RATE",
