@@ -177,59 +177,61 @@ def _response(status: int, codes: list[str]) -> OpenApiResponse:
     return OpenApiResponse(body, description=names)
 
 
-class StartExtension(OpenApiViewExtension):
+class Extension(OpenApiViewExtension):
+    """Documents the one method of a view of ours, and of the host's subclasses."""
+
+    match_subclasses = True
+    method: str
+    schema: dict[str, Any]
+
+    def view_replacement(self) -> Any:
+        """A subclass with the schema: the view itself stays as it is."""
+        documented = type(self.target.__name__, (self.target,), {})
+        method = {self.method: extend_schema(**self.schema)}
+        return extend_schema_view(**method)(documented)
+
+
+class StartExtension(Extension):
     # A text: the views read REST_FRAMEWORK, and so import classes of the host.
     target_class = "django_idenfy_phone.api.views.StartView"
-    match_subclasses = True
+    method = "post"
+    schema = {
+        "parameters": [IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
+        "request": Start,
+        "responses": {
+            200: Started,
+            202: Started,
+            **responses_of(*ANY_CALL, *ANY_BODY, *OF_START),
+        },
+    }
 
-    def view_replacement(self) -> Any:
-        errors = responses_of(*ANY_CALL, *ANY_BODY, *OF_START)
-        post = extend_schema(
-            parameters=[IDEMPOTENCY_KEY, LOCATION, RETRY_AFTER],
-            request=Start,
-            responses={200: Started, 202: Started, **errors},
-        )
-        return _documented(self.target, post=post)
 
-
-class CurrentExtension(OpenApiViewExtension):
+class CurrentExtension(Extension):
     target_class = "django_idenfy_phone.api.views.CurrentView"
-    match_subclasses = True
-
-    def view_replacement(self) -> Any:
-        get = extend_schema(
-            parameters=[RETRY_AFTER],
-            responses={200: Verification, **responses_of(*ANY_CALL, *ANY_ROW)},
-        )
-        return _documented(self.target, get=get)
+    method = "get"
+    schema = {
+        "parameters": [RETRY_AFTER],
+        "responses": {200: Verification, **responses_of(*ANY_CALL, *ANY_ROW)},
+    }
 
 
-class StatusExtension(OpenApiViewExtension):
+class StatusExtension(Extension):
     target_class = "django_idenfy_phone.api.views.StatusView"
-    match_subclasses = True
-
-    def view_replacement(self) -> Any:
-        get = extend_schema(
-            parameters=[ROW_ID, RETRY_AFTER],
-            responses={200: Verification, **responses_of(*ANY_CALL, *ANY_ROW)},
-        )
-        return _documented(self.target, get=get)
+    method = "get"
+    schema = {
+        "parameters": [ROW_ID, RETRY_AFTER],
+        "responses": {200: Verification, **responses_of(*ANY_CALL, *ANY_ROW)},
+    }
 
 
-class ConfirmExtension(OpenApiViewExtension):
+class ConfirmExtension(Extension):
     target_class = "django_idenfy_phone.api.views.ConfirmView"
-    match_subclasses = True
-
-    def view_replacement(self) -> Any:
-        errors = responses_of(*ANY_CALL, *ANY_BODY, *ANY_ROW, *OF_CHECK)
-        post = extend_schema(
-            parameters=[ROW_ID, RETRY_AFTER],
-            request=Confirm,
-            responses={200: Verification, **errors},
-        )
-        return _documented(self.target, post=post)
-
-
-def _documented(view: Any, **schemas: Any) -> Any:
-    """A subclass with these schemas: the view itself stays as it is."""
-    return extend_schema_view(**schemas)(type(view.__name__, (view,), {}))
+    method = "post"
+    schema = {
+        "parameters": [ROW_ID, RETRY_AFTER],
+        "request": Confirm,
+        "responses": {
+            200: Verification,
+            **responses_of(*ANY_CALL, *ANY_BODY, *ANY_ROW, *OF_CHECK),
+        },
+    }
