@@ -66,9 +66,7 @@ def lock(start: StartRequest, bounds: Bounds | None = None) -> dict[str, datetim
     using, now = primary_alias(), timezone.now()
     kind_of = {
         key: kind
-        for kind in kinds(start.user_id, start.network)
-        # The site is a fuse: it has no lock.
-        if kind != "site"
+        for kind in _locked_kinds(start)
         for key in _hashes(kind, str(start.value_of(kind)))
     }
     is_own = bounds is not None
@@ -148,10 +146,7 @@ def count(
 def _exact_limits(start: StartRequest) -> list[tuple[str, Limit]]:
     """The limits of a start that are counted under locks: not those of the site."""
     return [
-        (kind, limit)
-        for kind in kinds(start.user_id, start.network)
-        if kind != "site"
-        for limit in conf.limits_of(kind)
+        (kind, limit) for kind in _locked_kinds(start) for limit in conf.limits_of(kind)
     ]
 
 
@@ -304,6 +299,12 @@ def kinds(user_id: Any, network: str) -> list[str]:
     if network:
         known.append("network")
     return known
+
+
+def _locked_kinds(start: StartRequest) -> list[str]:
+    # The site is a fuse: it has no lock.
+    known = kinds(start.user_id, start.network)
+    return [kind for kind in known if kind != "site"]
 
 
 def cooldown_ends(
