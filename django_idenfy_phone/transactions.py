@@ -144,9 +144,13 @@ def bounded_locks(using: str) -> Iterator[Bounds | None]:
         settings = [
             BOUND_SETTING.format(name=name, most=most) for name in BOUNDED_SETTINGS
         ]
-        yield RawSQL(" AND ".join(settings), (), output_field=BooleanField())
+        yield _condition(" AND ".join(settings))
     else:
         yield bounds
+
+
+def _condition(sql: str) -> RawSQL:
+    return RawSQL(sql, (), output_field=BooleanField())
 
 
 def bounding(bounds: Bounds | None, moment: datetime) -> Any:
@@ -245,7 +249,7 @@ def durable_commit(using: str) -> Q | RawSQL:
     """
     if connections[using].vendor != "postgresql":
         return Q()
-    return RawSQL(RAISE_SYNCHRONOUS_COMMIT, (), output_field=BooleanField())
+    return _condition(RAISE_SYNCHRONOUS_COMMIT)
 
 
 def retry_on_abort(work: Callable[[], T], using: str) -> T:
