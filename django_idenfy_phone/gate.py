@@ -183,11 +183,9 @@ class _FaultRun:
     @staticmethod
     def _source_of(row: PhoneVerification) -> str:
         """Keyed hashes of number and owner: its user, or its network without a user."""
-        user = row.user_id
+        number, user = row.phone_number.as_e164, row.user_id
         owner = f"network {row.network}" if user is None else f"user {user}"
-        number_hash, *_old = keyed_hashes(SALT, row.phone_number.as_e164)
-        owner_hash, *_old = keyed_hashes(SALT, owner)
-        return f"{number_hash}:{owner_hash}"
+        return ":".join(keyed_hashes(SALT, each)[0] for each in (number, owner))
 
 
 def note_success() -> None:

@@ -129,10 +129,9 @@ class _Glance:
 
     def __init__(self, using: str, asked: tuple[Rows, ...], keys: int) -> None:
         self.using, self.table = using, Table(using, PhoneVerification)
-        kinds = dict.fromkeys(each.kind for each in asked)
-        self.by_kind = {
-            kind: [each for each in asked if each.kind == kind] for kind in kinds
-        }
+        self.by_kind: dict[str, list[Rows]] = {}
+        for each in asked:
+            self.by_kind.setdefault(each.kind, []).append(each)
         self.sql = self._select(keys)
 
     def _select(self, keys: int) -> str:
