@@ -128,7 +128,7 @@ class _Glance:
     """
 
     def __init__(self, using: str, asked: tuple[Rows, ...], keys: int) -> None:
-        self.using, self.table = using, Table(using, PhoneVerification)
+        self.table = Table(using, PhoneVerification)
         self.by_kind: dict[str, list[Rows]] = {}
         for each in asked:
             self.by_kind.setdefault(each.kind, []).append(each)
@@ -138,7 +138,7 @@ class _Glance:
         key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
         places = ", ".join(["%s"] * keys)
         used = key.format(self.table.name, places) if keys else "SELECT NULL"
-        gate = Table(self.using, ProviderGate).name
+        gate = Table(self.table.using, ProviderGate).name
         columns = ["used.created_at", *(f"gate.{column}" for column in GATE_COLUMNS)]
         columns += [f"of_{kind}.*" for kind in self.by_kind]
         joins = "".join(map(self._join, self.by_kind))
@@ -163,7 +163,7 @@ class _Glance:
         self, start: StartRequest, since: Mapping[Rows, datetime]
     ) -> Iterator[Any]:
         """All but the hashes of the key, which come first."""
-        adapt = connections[self.using].ops.adapt_datetimefield_value
+        adapt = self.table.connection.ops.adapt_datetimefield_value
         for kind, rows in self.by_kind.items():
             times = [since[each] for each in rows]
             yield from map(adapt, times)
@@ -171,7 +171,7 @@ class _Glance:
             yield adapt(min(times))
 
     def counts(self, found: Sequence[Any]) -> Counts:
-        read, width = moment_reader(self.using), 1 + len(GATE_COLUMNS)
+        read, width = moment_reader(self.table.using), 1 + len(GATE_COLUMNS)
         key_used_at, *times = (moment and read(moment) for moment in found[:width])
         gate = ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, times, strict=True)))
         asked = chain.from_iterable(self.by_kind.values())
