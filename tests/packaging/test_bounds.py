@@ -1,4 +1,4 @@
-"""What we declare as the lowest versions is what tox installs and README names."""
+"""What we declare as the lowest versions is what tox installs and the manual names."""
 
 import re
 import tomllib
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.manual import MANUAL
 from support.steps import run_module, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -80,10 +81,9 @@ def test_ci_runs_each_environment_of_versions(tox, run_by_ci):
 
 
 @pytest.mark.parametrize("name", ["pytest-django", "redis"])
-def test_readme_names_the_lowest_version(lowest, name):
+def test_manual_names_the_lowest_version(lowest, name):
     [pin] = [each for each in lowest["deps"].split() if each.startswith(f"{name}==")]
-    words = " ".join((ROOT / "README.rst").read_text(encoding="utf-8").split())
-    assert f"``{name}`` {pin.partition('==')[2]} or newer" in words
+    assert f"``{name}`` {pin.partition('==')[2]} or newer" in " ".join(MANUAL.split())
 
 
 # A project without pytest-django uses what does not need it.

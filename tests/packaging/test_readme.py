@@ -1,24 +1,14 @@
-"""The snippets, commands and tables of README.rst are right."""
+"""A host made of the snippets of README.rst and the manual works."""
 
 import json
 import re
-from datetime import timedelta
-from pathlib import Path
 
 import pytest
-from django.core.management import call_command, load_command_class
-from django.utils import timezone
-from docutils.core import publish_doctree
 
-from django_idenfy_phone import checks
-from django_idenfy_phone.api.errors import STATUS
-from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, PREFIX, Settings
-from django_idenfy_phone.testing import age
+from support.manual import snippets
 from support.steps import run_module, write_files
 
-README = (Path(__file__).parents[2] / "README.rst").read_text(encoding="utf-8")
-
-# A host project before it follows the README; the snippets are appended to its files.
+# A host project before it follows the manual; the snippets are appended to its files.
 HOST_FILES = {
     "project/settings.py": """
 SECRET_KEY = "only-for-tests"
@@ -64,14 +54,14 @@ COMPLETION = {
     "project/settings.py": """
 CELERY_BROKER_URL = "memory://"
 IDENFY_PHONE_RESEND_COOLDOWN = (0,)
+LENGTH = "django.contrib.auth.password_validation.MinimumLengthValidator"
+AUTH_PASSWORD_VALIDATORS = [{"NAME": LENGTH}]
 """,
     "project/urls.py": """
-from accounts.start import start as begin
-from accounts.views import change_number
+from accounts.urls import urlpatterns as accounts
 from signup.urls import urlpatterns as signup
 from signup.views import SignUpView
-urlpatterns += signup + [path("signup/", SignUpView.as_view())]
-urlpatterns += [path("number/", change_number), path("begin/", begin)]
+urlpatterns += accounts + signup + [path("signup/", SignUpView.as_view())]
 """,
     "test_flow.py": """
 import json, os
@@ -143,10 +133,16 @@ def test_sign_up(api, idenfy_sandbox, django_user_model, settings):
     captcha = {"HTTP_X_CAPTCHA": "right"}
     started = api.post("/signup/phone/", body, format="json", **captcha)
     assert started.json()["purpose"] == "signup"
-    proof = {"username": "rasa", "phone": started.json()["redeem_token"]}
-    assert api.post("/signup/", proof, format="json").status_code == 400
+    token = started.json()["redeem_token"]
+    proof = {"username": "rasa", "password": "long enough", "phone": token}
+    assert list(api.post("/signup/", proof, format="json").json()) == ["phone"]
     confirm(api, idenfy_sandbox, started)
+    weak = proof | {"password": "short"}
+    assert list(api.post("/signup/", weak, format="json").json()) == ["password"]
     assert api.post("/signup/", proof, format="json").status_code == 201
+    assert api.login(username="rasa", password="long enough")
+    same = api.post("/signup/", proof, format="json").json()
+    assert list(same) == ["username", "phone"]
     again = proof | {"username": "second"}
     assert api.post("/signup/", again, format="json").status_code == 400
     assert django_user_model.objects.get().phone_number == NUMBER
@@ -185,35 +181,46 @@ def test_session_needs_csrf_token(idenfy_sandbox, django_user_model, rf):
     started = api.post("/phone/start/", body, format="json", HTTP_X_CSRFTOKEN=token)
     assert started.status_code == 202
 
-def test_form_takes_id_of_own_verification_once(
-    client, idenfy_sandbox, django_user_model
+def test_number_changes_once_by_password_and_the_owner_is_told(
+    client, idenfy_sandbox, django_user_model, mailoutbox
 ):
-    client.force_login(django_user_model.objects.create_user("ona"))
+    user = django_user_model.objects.create_user("ona", "ona@example.com", "right")
+    client.force_login(user)
     body = {"phone_number": NUMBER}
-    started = client.post("/phone/start/", body, "application/json")
-    form = {"phone": started.json()["id"]}
+    started = client.post("/number/start/", body, "application/json")
+    form = {"phone": started.json()["id"], "password": "right"}
     assert "confirm your phone number" in client.post("/number/", form).text
     code = {"code": idenfy_sandbox.code_for(NUMBER)}
     client.post(started["Location"] + "confirm/", code, "application/json")
-    django_user_model.objects.update(phone_number=None)
+    wrong = form | {"password": "wrong"}
+    assert "This password is wrong" in client.post("/number/", wrong).text
+    assert django_user_model.objects.get().phone_number is None
     assert client.post("/number/", form).status_code == 302
     assert django_user_model.objects.get().phone_number == NUMBER
     assert client.post("/number/", form).status_code == 200
+    assert [mail.to for mail in mailoutbox] == [["ona@example.com"]]
 
-def test_form_starts(client, idenfy_sandbox, django_user_model):
+def test_plain_forms_verify_a_number(client, idenfy_sandbox, django_user_model):
     client.force_login(django_user_model.objects.create_user("ona"))
-    assert client.post("/begin/", {"phone_number": NUMBER}).status_code == 302
-    assert client.get("/phone/current/").json()["status"] == "queued"
-    assert len(idenfy_sandbox.code_for(NUMBER)) == 4
-    again = client.post("/begin/", {"phone_number": "1"})
-    assert "Enter a mobile phone number" in again.text
+    assert client.get("/verify/code/")["Location"] == "/verify/"
+    wrong = client.post("/verify/", {"phone_number": "1"})
+    assert "Enter a mobile phone number" in wrong.text
+    started = client.post("/verify/", {"phone_number": NUMBER})
+    assert (started.status_code, started["Location"]) == (302, "/verify/code/")
+    right = idenfy_sandbox.code_for(NUMBER)
+    other = "0000" if right != "0000" else "1111"
+    assert "This code is wrong" in client.post("/verify/code/", {"code": other}).text
+    assert "4 digits" in client.post("/verify/code/", {"code": "1"}).text
+    assert client.post("/verify/code/", {"code": right})["Location"] == "/"
+    assert django_user_model.objects.get().phone_number == NUMBER
+    assert client.get("/verify/code/")["Location"] == "/"
 
 def test_error_reports_leave_the_proof_out(rf):
-    request = rf.post("/number/", {"phone": "a token"})
+    request = rf.post("/number/", {"phone": "a token", "password": "right"})
     request.user = AnonymousUser()
     change_number(request)
-    posted = SafeExceptionReporterFilter().get_post_parameters(request)
-    assert "a token" not in str(posted)
+    posted = str(SafeExceptionReporterFilter().get_post_parameters(request))
+    assert "a token" not in posted and "right" not in posted
 
 def test_number_of_another_account_is_taken(api, idenfy_sandbox, django_user_model):
     django_user_model.objects.create_user("rasa", phone_number=NUMBER)
@@ -277,12 +284,6 @@ def test_beat_schedule_names_sweep_task(settings):
 }
 
 
-def snippets(language):
-    pattern = rf"\.\. code-block:: {language}\n\n((?:    .*\n|\n)+)"
-    blocks = re.findall(pattern, README)
-    return ["\n".join(line[4:] for line in block.splitlines()) for block in blocks]
-
-
 @pytest.fixture
 def project(tmp_path):
     files = dict(HOST_FILES)
@@ -301,6 +302,7 @@ def shown_answers():
     return [
         json.loads(re.search(r"^\{\n.*^\}", block, re.DOTALL | re.MULTILINE)[0])
         for block in snippets("http")
+        if block.startswith("HTTP/")
     ]
 
 
@@ -353,55 +355,3 @@ def test_host_with_rest_framework_leaves_one_line_out(project):
     assert check(project).returncode == 0
     settings.write_text("\n".join([*lines, ours]))
     assert "duplicates: rest_framework" in check(project).stderr
-
-
-def test_readme_is_valid_rst():
-    publish_doctree(README, settings_overrides={"halt_level": 2})
-
-
-def test_every_setting_has_heading():
-    described = set(re.findall(rf"^``{PREFIX}(\w+)``", README, re.MULTILINE))
-    described |= set(re.findall(rf", ``{PREFIX}(\w+)``$", README, re.MULTILINE))
-    assert described == {name for name in dir(Settings) if name.isupper()}
-
-
-def test_every_error_code_is_in_table():
-    missing = [error.code for error in STATUS if f"``{error.code}``" not in README]
-    assert missing == []
-
-
-def test_default_limits_match_table():
-    for kind, limits in DEFAULT_SEND_LIMITS.items():
-        assert re.search(rf"^``{kind}`` +{', '.join(limits)} ", README, re.MULTILINE)
-
-
-def test_readme_names_exactly_our_commands():
-    named = set(re.findall(r"manage\.py\s+(idenfy_phone_\w+)", README))
-    folder = Path(checks.__file__).parent / "management" / "commands"
-    assert named == {path.stem for path in folder.glob("idenfy_phone_*.py")}
-
-
-def shown_commands():
-    lines = "\n".join(snippets("console")).splitlines()
-    commands = [line.partition("  #")[0].split("manage.py ")[-1] for line in lines]
-    return [line.split() for line in commands if line.startswith("idenfy_phone_")]
-
-
-@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
-def test_shown_command_accepts_its_options(words):
-    name, *options = words
-    command = load_command_class("django_idenfy_phone", name)
-    command.create_parser("manage.py", name).parse_args(options)
-
-
-@pytest.mark.django_db
-@pytest.mark.usefixtures("wire")
-def test_shown_status_matches_output(make, clock, capsys):
-    for _ in range(2):
-        age(make("queued"), timedelta(seconds=95))
-    make("verified", announced_at=timezone.now())
-    with pytest.raises(SystemExit):
-        call_command("idenfy_phone_status")
-    [shown] = snippets("text")
-    printed = capsys.readouterr().out
-    assert printed.rstrip() == shown.rstrip().replace("verified: 41", "verified: 1")

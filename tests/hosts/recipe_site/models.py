@@ -1,0 +1,7 @@
+from django.contrib.auth.models import AbstractUser
+
+from django_idenfy_phone.ownership import PhoneOwner
+
+
+class User(PhoneOwner, AbstractUser):
+    pass

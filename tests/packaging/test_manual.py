@@ -1,0 +1,166 @@
+"""What README.rst and the manual name is there, and what is there is named."""
+
+import inspect
+import re
+import tomllib
+from configparser import ConfigParser
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command, load_command_class
+from django.dispatch import Signal
+from django.utils import timezone
+from docutils.core import publish_doctree
+from rest_framework import exceptions as rest
+
+from django_idenfy_phone import checks, services, signals, testing
+from django_idenfy_phone.api.errors import STATUS
+from django_idenfy_phone.api.parsers import BodyTooLarge
+from django_idenfy_phone.api.serializers import OTHER_FAILURE, PUBLIC_FAILURES
+from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, PREFIX, Settings
+from django_idenfy_phone.exceptions import NumberTaken
+from django_idenfy_phone.statuses import Failure, Status
+from django_idenfy_phone.testing import age
+from support.manual import MANUAL, PAGES, README, ROOT, snippets
+
+PACKAGE = Path(checks.__file__).parent
+SETTINGS = {name for name in dir(Settings) if name.isupper()}
+# What REST framework answers, beside our own errors.
+REST = [
+    *(rest.ParseError, rest.NotAuthenticated, rest.AuthenticationFailed),
+    *(rest.PermissionDenied, rest.MethodNotAllowed, rest.NotAcceptable),
+    *(rest.UnsupportedMediaType, rest.Throttled, BodyTooLarge),
+]
+
+
+def found(pattern, text=MANUAL):
+    """All that the pattern's group finds, each once."""
+    return set(re.findall(pattern, text, re.MULTILINE))
+
+
+def test_readme_is_valid_rst():
+    publish_doctree(README, settings_overrides={"halt_level": 2})
+
+
+def test_readme_links_to_every_page_and_file():
+    linked = found("<((?:docs/)?[\\w.-]+\\.(?:rst|md))>", README)
+    pages = {f"docs/{name}.rst" for name in PAGES.keys() - WITHOUT_LINK}
+    assert linked == pages | {"CHANGELOG.rst", "CONTRIBUTING.rst", "SECURITY.md"}
+
+
+# The index lists them; README links to what two of them include.
+WITHOUT_LINK = {"index", "changes", "contributing"}
+
+
+def test_every_snippet_is_in_a_language_that_a_test_reads():
+    tested = {"python", "console", "http", "text", "html+django"}
+    assert found("^ *\\.\\. code-block:: *(.*)$") == tested
+    for language in tested:
+        blocks = len(re.findall(rf"code-block:: {re.escape(language)}$", MANUAL, re.M))
+        assert len(snippets(re.escape(language))) == blocks
+
+
+def test_every_setting_has_one_heading():
+    lines = re.findall(rf"^(``{PREFIX}.*)$", PAGES["settings"], re.MULTILINE)
+    described = re.findall(rf"``{PREFIX}(\w+)``", "\n".join(lines))
+    assert sorted(described) == sorted(SETTINGS)
+
+
+def test_every_setting_that_is_named_exists():
+    assert found(rf"{PREFIX}(\w+)") == SETTINGS
+
+
+def test_error_codes_are_those_of_the_table():
+    table = PAGES["api"].partition("Status Code ")[2].split("\n======")[1]
+    shown = found("``(\\w+)``", "".join(line[7:35] for line in table.splitlines()))
+    codes = {error.code for error in STATUS} | {each.default_code for each in REST}
+    fields = {"number_not_supported", "invalid_code"}
+    assert "has the code ``number_not_supported`` or ``invalid_code``" in PAGES["api"]
+    assert shown | fields == codes
+
+
+def test_statuses_and_failures_are_named():
+    table = PAGES["how-it-works"].partition("Transitions\n")[0]
+    assert found("^``(\\w+)`` ", table) == set(Status.values)
+    public = {*PUBLIC_FAILURES.values(), OTHER_FAILURE, NumberTaken.code}
+    assert found("^\\* ``(\\w+)``: ", PAGES["api"]) == public
+    assert [each for each in Failure if f"``{each}``" not in PAGES["running"]] == []
+
+
+def test_check_ids_are_those_of_the_table():
+    text = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    ids = {f"E{r.number:03}" for r in (*checks.RULES, *checks.ACCOUNT_RULES)}
+    ids |= found(r'[e}]\.([EW]\d{3})"', text)
+    for kind, number in re.findall(r"_(warning|error)\(\s*(\d+),", text):
+        ids.add(f"{kind[0].upper()}{int(number):03}")
+    assert found("^``([EW]\\d{3})`` ", PAGES["settings"]) == ids
+    assert found(r"``([EW]\d{3})``") <= ids
+
+
+def test_signals_are_those_of_the_page():
+    ours = {n for n, each in vars(signals).items() if isinstance(each, Signal)}
+    assert found(r"^``django_idenfy_phone\.signals\.(\w+)\(", PAGES["signals"]) == ours
+
+
+def test_services_are_those_of_the_manual():
+    public = inspect.getmembers(services, inspect.isfunction)
+    ours = {n for n, each in public if each.__module__ == services.__name__}
+    ours = {name for name in ours if not name.startswith("_")} - {"start_or_repeat"}
+    assert found(r"^``services\.(\w+)\(", PAGES["api"]) == ours
+
+
+def test_testing_kit_is_that_of_the_page():
+    assert found(r"\btesting\.(\w+)\(") <= set(dir(testing))
+
+
+def test_default_limits_match_table():
+    for kind, limits in DEFAULT_SEND_LIMITS.items():
+        row = rf"^``{kind}`` +{', '.join(limits)} "
+        assert re.search(row, PAGES["limits"], re.MULTILINE)
+
+
+def test_manual_names_exactly_our_commands():
+    folder = PACKAGE / "management" / "commands"
+    ours = {path.stem for path in folder.glob("idenfy_phone_*.py")}
+    assert found(r"manage\.py\s+(idenfy_phone_\w+)") == ours
+    assert found(r"(idenfy_phone_\w+)") - {"idenfy_phone_sandbox"} <= ours
+
+
+def test_environments_of_tox_exist():
+    tox = ConfigParser()
+    tox.read(ROOT / "tox.ini")
+    named = found(r"tox\s+run -e (\w+)")
+    assert {name for name in named if f"testenv:{name}" not in tox} == set()
+
+
+def test_extras_exist():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = found(r"django-idenfy-phone\[(\w+)\]")
+    assert extras == set(project["optional-dependencies"])
+
+
+def shown_commands():
+    lines = "\n".join(snippets("console")).splitlines()
+    commands = [line.partition("  #")[0].split("manage.py ")[-1] for line in lines]
+    return [line.split() for line in commands if line.startswith("idenfy_phone_")]
+
+
+@pytest.mark.parametrize("words", shown_commands(), ids=" ".join)
+def test_shown_command_accepts_its_options(words):
+    name, *options = words
+    command = load_command_class("django_idenfy_phone", name)
+    command.create_parser("manage.py", name).parse_args(options)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("wire")
+def test_shown_status_matches_output(make, clock, capsys):
+    for _ in range(2):
+        age(make("queued"), timedelta(seconds=95))
+    make("verified", announced_at=timezone.now())
+    with pytest.raises(SystemExit):
+        call_command("idenfy_phone_status")
+    [shown] = snippets("text")
+    printed = capsys.readouterr().out
+    assert printed.rstrip() == shown.rstrip().replace("verified: 41", "verified: 1")
