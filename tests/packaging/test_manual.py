@@ -14,11 +14,18 @@ from django.utils import timezone
 from docutils.core import publish_doctree
 from rest_framework import exceptions as rest
 
-from django_idenfy_phone import checks, services, signals, testing
+from django_idenfy_phone import checks, services, signals, testing, urls
+from django_idenfy_phone.api import views
 from django_idenfy_phone.api.errors import STATUS
 from django_idenfy_phone.api.parsers import BodyTooLarge
 from django_idenfy_phone.api.serializers import OTHER_FAILURE, PUBLIC_FAILURES
-from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, PREFIX, Settings
+from django_idenfy_phone.conf import (
+    DEFAULT_SEND_LIMITS,
+    DEFAULT_SEND_RATE,
+    PREFIX,
+    Settings,
+    conf,
+)
 from django_idenfy_phone.exceptions import NumberTaken
 from django_idenfy_phone.statuses import Failure, Status
 from django_idenfy_phone.testing import age
@@ -67,6 +74,19 @@ def test_every_setting_has_one_heading():
     assert sorted(described) == sorted(SETTINGS)
 
 
+def test_shown_defaults_are_those_of_the_code(settings):
+    pattern = rf"^``{PREFIX}(\w+)``\n    Default ``(.+?)``"
+    shown = dict(re.findall(pattern, PAGES["settings"], re.MULTILINE))
+    assert shown.keys() == SETTINGS - {"API_KEY", "API_SECRET", "SEND_LIMITS"}
+    for name in filter(lambda name: hasattr(settings, PREFIX + name), SETTINGS):
+        delattr(settings, PREFIX + name)
+    defaults = {name: getattr(conf, name) for name in shown}
+    defaults["SEND_RATE"] = DEFAULT_SEND_RATE
+    assert {
+        n: eval(text, {"timedelta": timedelta}) for n, text in shown.items()
+    } == defaults
+
+
 def test_every_setting_that_is_named_exists():
     assert found(rf"{PREFIX}(\w+)") == SETTINGS
 
@@ -103,11 +123,36 @@ def test_signals_are_those_of_the_page():
     assert found(r"^``django_idenfy_phone\.signals\.(\w+)\(", PAGES["signals"]) == ours
 
 
+def signature(function):
+    """As the manual writes it: without types."""
+    given = inspect.signature(function)
+    bare = [each.replace(annotation=each.empty) for each in given.parameters.values()]
+    plain = given.replace(parameters=bare, return_annotation=given.empty)
+    return str(plain).replace("'", '"')
+
+
 def test_services_are_those_of_the_manual():
-    public = inspect.getmembers(services, inspect.isfunction)
-    ours = {n for n, each in public if each.__module__ == services.__name__}
-    ours = {name for name in ours if not name.startswith("_")} - {"start_or_repeat"}
-    assert found(r"^``services\.(\w+)\(", PAGES["api"]) == ours
+    functions = inspect.getmembers(services, inspect.isfunction)
+    ours = {
+        f"{name}{signature(each)}"
+        for name, each in functions
+        if each.__module__ == services.__name__ and not name.startswith("_")
+    }
+    assert found(r"^``services\.(\w+\(.*\))``$", PAGES["api"]) == ours
+    assert found(r"services\.(\w+)\(") <= set(dir(services))
+
+
+def test_routes_are_those_of_the_table():
+    routes = re.findall(r"^``(\w+)`` +``(\S+)`` +``(\w+)``$", PAGES["api"], re.M)
+    shown = [(name, route, getattr(views, view)) for name, route, view in routes]
+    assert shown == [
+        (
+            each.name,
+            str(each.pattern).replace("str:verification_", ""),
+            each.callback.cls,
+        )
+        for each in urls.urlpatterns
+    ]
 
 
 def test_testing_kit_is_that_of_the_page():
