@@ -27,6 +27,7 @@ from django_idenfy_phone.conf import (
     conf,
 )
 from django_idenfy_phone.exceptions import NumberTaken
+from django_idenfy_phone.ownership_checks import EXISTENCE, FIELD_RULES
 from django_idenfy_phone.statuses import Failure, Status
 from django_idenfy_phone.testing import age
 from support.manual import MANUAL, PAGES, README, ROOT, snippets
@@ -110,7 +111,8 @@ def test_statuses_and_failures_are_named():
 
 def test_check_ids_are_those_of_the_table():
     text = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
-    ids = {f"E{r.number:03}" for r in (*checks.RULES, *checks.ACCOUNT_RULES)}
+    rules = (*checks.RULES, *checks.ACCOUNT_RULES, EXISTENCE, *FIELD_RULES)
+    ids = {f"E{rule.number:03}" for rule in rules}
     ids |= found(r'[e}]\.([EW]\d{3})"', text)
     for kind, number in re.findall(r"_(warning|error)\(\s*(\d+),", text):
         ids.add(f"{kind[0].upper()}{int(number):03}")
