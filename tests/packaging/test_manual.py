@@ -51,6 +51,13 @@ def test_readme_is_valid_rst():
     publish_doctree(README, settings_overrides={"halt_level": 2})
 
 
+@pytest.mark.parametrize("name", ["README", *PAGES])
+def test_titles_stand_alone(name):
+    """A title right below a line of text would become a part of it, silently."""
+    text = README if name == "README" else PAGES[name]
+    assert re.findall(r"^[^\s=].*\n(\w.*)\n(?:=+|-+)$", text, re.MULTILINE) == []
+
+
 def test_readme_links_to_every_page_and_file():
     linked = found("<((?:docs/)?[\\w.-]+\\.(?:rst|md))>", README)
     pages = {f"docs/{name}.rst" for name in PAGES.keys() - WITHOUT_LINK}

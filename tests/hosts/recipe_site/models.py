@@ -3,5 +3,5 @@ from django.contrib.auth.models import AbstractUser
 from django_idenfy_phone.ownership import PhoneOwner
 
 
-class User(PhoneOwner, AbstractUser):
+class User(AbstractUser, PhoneOwner):
     pass

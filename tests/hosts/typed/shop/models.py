@@ -9,7 +9,7 @@ from django_idenfy_phone.ownership import PhoneOwner, keep_number, release_numbe
 from django_idenfy_phone.phone import PhoneNumber
 
 
-class Customer(PhoneOwner, AbstractUser):
+class Customer(AbstractUser, PhoneOwner):
     """The owner of a number."""
 
 
