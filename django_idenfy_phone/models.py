@@ -140,6 +140,8 @@ class PhoneVerification(models.Model):
 
     # When its caller may start again: set where it is known. See services.resend_at.
     resend_at: datetime | None = None
+    # The path of its status view: set by the views.
+    url: str | None = None
     # Whether a start returned it for an Idempotency-Key that was used before.
     is_repeated = False
 

@@ -23,7 +23,7 @@ from rest_framework import serializers
 from .. import exceptions as domain
 from ..statuses import Status
 from .errors import STATUS
-from .fields import CodeField, PhoneNumberField, UTCDateTimeField, VerifiedPhoneField
+from .fields import CodeField, PhoneNumberField, VerifiedPhoneField
 from .parsers import BodyTooLarge
 from .serializers import (
     OTHER_FAILURE,
@@ -69,7 +69,6 @@ class Confirm(ConfirmSerializer):
 @extend_schema_serializer(component_name="IdenfyPhoneVerification")
 class Verification(VerificationSerializer):
     status = StatusField()
-    resend_at = UTCDateTimeField()  # type: ignore[assignment]
     failure = FailureField(allow_null=True)  # type: ignore[assignment]
 
 

@@ -2,7 +2,6 @@ from typing import Any
 
 from rest_framework import serializers
 
-from .. import services
 from ..exceptions import NumberTaken
 from ..models import PhoneVerification
 from ..statuses import Failure
@@ -28,7 +27,7 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
     """What a client may know of a verification."""
 
     id = serializers.UUIDField()
-    url = serializers.SerializerMethodField()
+    url = serializers.CharField(allow_null=True, read_only=True)
     status = serializers.CharField()
     is_verified = serializers.BooleanField()
     phone_number = serializers.CharField(source="masked_number")
@@ -37,18 +36,8 @@ class VerificationSerializer(serializers.Serializer[PhoneVerification]):
     code_spent = serializers.BooleanField()
     created_at = UTCDateTimeField()
     expires_at = UTCDateTimeField(allow_null=True)
-    resend_at = serializers.SerializerMethodField()
+    resend_at = UTCDateTimeField()
     failure = serializers.SerializerMethodField()
-
-    def get_url(self, row: PhoneVerification) -> str | None:
-        """Return the path that the context gives."""
-        url: str | None = self.context.get("url")
-        return url
-
-    def get_resend_at(self, row: PhoneVerification) -> str:
-        request = self.context.get("request")
-        moment = services.resend_at(row, user=request.user if request else None)
-        return UTCDateTimeField().to_representation(moment)
 
     def get_failure(self, row: PhoneVerification) -> str | None:
         if row.number_taken:

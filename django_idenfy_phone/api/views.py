@@ -33,6 +33,8 @@ from .serializers import ConfirmSerializer, StartSerializer, VerificationSeriali
 if TYPE_CHECKING:
     from rest_framework.views import AsView, GenericView
 
+# Built once: it holds nothing of a request.
+VERIFICATION = VerificationSerializer()
 # What a path has behind its mount, in place of the id of a verification.
 TAIL = re.compile("(?<=/)((start|current|[^/]+/confirm)/)?$")
 
@@ -85,9 +87,9 @@ class VerificationView(APIView):
         return final
 
     def data_of(self, row: PhoneVerification) -> dict[str, Any]:
-        url = StatusView.url_of(self.request, row.pk)
-        context = {"request": self.request, "url": url}
-        return VerificationSerializer(row, context=context).data
+        row.url = StatusView.url_of(self.request, row.pk)
+        row.resend_at = services.resend_at(row, user=self.request.user)
+        return VERIFICATION.to_representation(row)
 
 
 class StartView(VerificationView):
