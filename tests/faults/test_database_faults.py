@@ -24,7 +24,7 @@ from django_idenfy_phone.exceptions import (
     VerificationError,
     VerificationExpired,
 )
-from django_idenfy_phone.models import PhoneVerification, StartLock
+from django_idenfy_phone.models import PhoneVerification, ProviderGate, StartLock
 from django_idenfy_phone.signals import phone_verified
 from django_idenfy_phone.testing import age
 from support import wire as w
@@ -127,6 +127,14 @@ def test_row_is_sent_after_its_claim_failed(make, wire, at_once):
     connection.close()
     for pk in dispatched_by_sweep():
         delivery.deliver(pk)
+    assert (outcome(row), row.send_attempts, len(wire.requests)) == ("sent", 1, 1)
+
+
+def test_claim_that_was_aborted_at_its_end_is_made_again(make, wire, abort_next):
+    wire.will(SENT)
+    row = make("queued")
+    abort_next(1, f"UPDATE {connection.ops.quote_name(ProviderGate._meta.db_table)}")
+    delivery.deliver(row.pk)
     assert (outcome(row), row.send_attempts, len(wire.requests)) == ("sent", 1, 1)
 
 
