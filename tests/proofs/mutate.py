@@ -24,6 +24,7 @@ TESTS = (
     [
         "api/test_verified_phone_field.py",
         "api/test_redeem.py",
+        "api/test_resume.py",
         "domain/test_delivery.py",
         "domain/test_gate.py",
         "domain/test_confirm.py",
@@ -66,7 +67,8 @@ def mutants(module: str) -> Iterator[Mutant]:
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     for function in chain(tree.body, *(each.body for each in classes)):
         if isinstance(function, ast.FunctionDef):
-            for node in ast.walk(function):
+            # Not its annotations.
+            for node in chain.from_iterable(map(ast.walk, function.body)):
                 for term in dropped(node):
                     text, source = ast.unparse(term), ast.unparse(tree)
                     yield Mutant(module, function.name, term.lineno, text, source)
