@@ -106,7 +106,7 @@ class _Check:
             now=now,
             announced_at=None if needs_announcing else now,
         )
-        # Our own time in the row: only the answer to our commit was lost.
+        # Where the row has our own time, our commit worked: its answer was lost.
         is_own = self.record(mark) or self.row.verified_at == now
         if is_own and needs_announcing:
             announce.verified(self.row)
