@@ -150,6 +150,12 @@ class PhoneVerification(models.Model):
     class Meta:
         verbose_name = _("phone verification")
         verbose_name_plural = _("phone verifications")
+        # Rows are written by the app alone: nobody may add, change or delete one.
+        default_permissions = ("view",)
+        permissions = [
+            ("view_full_number", _("Can see full phone numbers")),
+            ("unblock", _("Can unblock numbers, users and networks")),
+        ]
         constraints = [
             # The two must agree, also when a script writes the row.
             models.CheckConstraint(
@@ -307,6 +313,7 @@ class StartLock(models.Model):
     class Meta:
         verbose_name = _("start lock")
         verbose_name_plural = _("start locks")
+        default_permissions = ()
 
     def __str__(self) -> str:
         return str(self.key)[:8]
@@ -336,6 +343,7 @@ class ProviderGate(models.Model):
     class Meta:
         verbose_name = _("provider gate")
         verbose_name_plural = _("provider gates")
+        default_permissions = ()
 
     def __str__(self) -> str:
         return str(_("provider gate"))

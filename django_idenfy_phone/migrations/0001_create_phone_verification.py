@@ -40,6 +40,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "provider gate",
                 "verbose_name_plural": "provider gates",
+                "default_permissions": (),
             },
         ),
         migrations.CreateModel(
@@ -57,6 +58,7 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "start lock",
                 "verbose_name_plural": "start locks",
+                "default_permissions": (),
             },
         ),
         migrations.CreateModel(
@@ -261,6 +263,11 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name": "phone verification",
                 "verbose_name_plural": "phone verifications",
+                "permissions": [
+                    ("view_full_number", "Can see full phone numbers"),
+                    ("unblock", "Can unblock numbers, users and networks"),
+                ],
+                "default_permissions": ("view",),
                 "indexes": [
                     models.Index(
                         fields=["phone_number", "created_at"],

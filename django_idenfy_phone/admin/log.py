@@ -12,8 +12,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from . import health
-from .models import PhoneVerification
+from .. import health
+from ..models import PhoneVerification
 
 
 @admin.register(PhoneVerification)
