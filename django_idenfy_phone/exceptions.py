@@ -78,10 +78,12 @@ class StartRefused(VerificationError):
     """A start has to wait. ``verification_id`` is of the caller's own live row, if any.
 
     That is a verification for the same number and purpose whose code is on its way or
-    awaited. It is None for other people's, and without a login.
+    awaited. It is None for other people's, and without a login. ``reason`` is for the
+    operator alone: "cooldown", or the kind of the limit that is reached.
     """
 
     verification_id: uuid.UUID | None = None
+    reason = ""
 
 
 class NumberNotSupported(VerificationError):

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
-from operator import itemgetter
-from typing import Any
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
 
 from django.db import connections
 from django.db.models import Max
@@ -23,7 +23,7 @@ from .exceptions import (
     CooldownActive,
     InsideTransaction,
     LimitReached,
-    VerificationError,
+    StartRefused,
 )
 from .hashing import keyed_hashes
 from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Counts, Rows
@@ -42,13 +42,27 @@ logger = logging.getLogger(__name__)
 SALT = "django_idenfy_phone.limits"
 # Limits of those who ask, in which also refusals of the account count for a while.
 OWN_KINDS = ("number", "user", "network")
+COOLDOWN = "cooldown"
 SHORT_WINDOW = timedelta(hours=1)
 DAY = timedelta(days=1)
 # How long a number waits for a new start when nothing was sent.
 UNCOUNTED_COOLDOWN = timedelta(seconds=10)
 
-# When a limit or cooldown ends, and the error to raise until then.
-Refusal = tuple[datetime, type[VerificationError]]
+
+class Refusal(NamedTuple):
+    """When a limit or cooldown ends. ``reason`` is as that of StartRefused."""
+
+    ends_at: datetime
+    reason: str
+
+    def error(self, now: datetime) -> StartRefused:
+        """What to raise until then."""
+        error_class = CooldownActive if self.reason == COOLDOWN else LimitReached
+        error = error_class(retry_after=self.ends_at - now)
+        error.reason = self.reason
+        return error
+
+
 # What the cooldown of a number depends on.
 RECENT = Rows("number", ALL, UNCOUNTED_COOLDOWN)
 SENDS_OF_DAY = Rows("number", COUNTED, DAY)
@@ -194,10 +208,9 @@ def enforce(
     ]
     if _may_refuse(start, counts.rows):
         refusals += _exact_refusals(start, cleared_at)
-    refusals = [refusal for refusal in refusals if refusal[0] > now]
-    if refusals:
-        end, error = max(refusals, key=itemgetter(0))
-        raise error(retry_after=end - now)
+    last = max(refusals, key=attrgetter("ends_at"), default=None)
+    if last is not None and last.ends_at > now:
+        raise last.error(now)
 
 
 def _may_refuse(start: StartRequest, counts: Mapping[Rows, int]) -> bool:
@@ -228,7 +241,8 @@ def _exact_refusals(
     ]
     since = _since([rows for rows, _places in asked], cleared_at)
     newest, sends, *nth_newest = look.newest(primary_alias(), start, asked, since, own)
-    yield from ((end, CooldownActive) for end in cooldown_ends(newest, sends))
+    for end in cooldown_ends(newest, sends):
+        yield Refusal(end, COOLDOWN)
     for (kind, limit), found in zip(limits, nth_newest, strict=True):
         for created_at in found:
             yield _refusal(kind, limit, created_at, is_shown=own is not None)
@@ -247,7 +261,7 @@ def ends_of_own_rows(
         idempotency_key=None,
     )
     cleared = {"number": cleared_at} if cleared_at else {}
-    return [end for end, _error in _exact_refusals(start, cleared, own=row.pk)]
+    return [each.ends_at for each in _exact_refusals(start, cleared, own=row.pk)]
 
 
 def _refusal(
@@ -257,7 +271,7 @@ def _refusal(
     if kind in ("block", "site") and not is_shown:
         text = f"The limit of a {kind} is reached: %s in %s."
         alarm(logger.critical, text, *limit)
-    return created_at + limit.window, LimitReached
+    return Refusal(created_at + limit.window, kind)
 
 
 def count_site() -> None:

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from django_idenfy_phone import limits, services
 from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, Limit, conf, parse_limit
-from django_idenfy_phone.exceptions import NumberNotSupported
+from django_idenfy_phone.exceptions import LimitReached, NumberNotSupported
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.starting import StartRequest
 from support.constants import NUMBER
@@ -103,6 +103,15 @@ def test_start_below_a_limit_is_accepted(set_limits, shared, user, kind):
     set_limits(**{kind: ("3/h",)})
     store_rows(2, HOUR, **shared[kind])
     assert start(user, network=NETWORK).status == "queued"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_refusal_names_its_limit_for_the_operator(set_limits, shared, user, kind):
+    set_limits(**{kind: ("1/h",)})
+    store_rows(1, HOUR, **shared[kind])
+    with pytest.raises(LimitReached) as refused:
+        start(user, network=NETWORK)
+    assert refused.value.reason == kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
