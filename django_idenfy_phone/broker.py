@@ -91,22 +91,21 @@ class BrokerPublisher:
         send = partial(
             self.task.apply_async,
             (argument,),
-            # The quorum queues of RabbitMQ take whole seconds only.
-            countdown=math.ceil(countdown.total_seconds()),
             retry=False,
             ignore_result=True,
         )
+        seconds = countdown.total_seconds()
         if self.task.app.conf.task_always_eager:
-            send()
+            send(countdown=seconds)
         else:
-            self._send_over_any(send)
+            self._send_over_any(send, seconds)
 
-    def _send_over_any(self, send: Callable[..., object]) -> None:
+    def _send_over_any(self, send: Callable[..., object], seconds: float) -> None:
         """Try one connection after the other, as long as they fail at once."""
         started = time.monotonic()
         for connection in self._connections(self.task.app):
             try:
-                self._send_over(connection, send)
+                self._send_over(connection, send, seconds)
             except BROKER_FAULTS as error:
                 if time.monotonic() - started > self.AT_ONCE_SECONDS:
                     raise
@@ -126,11 +125,15 @@ class BrokerPublisher:
             yield BrokerConnection(app, broker, self.TIMEOUT_SECONDS)
 
     def _send_over(
-        self, connection: "BrokerConnection", send: Callable[..., object]
+        self,
+        connection: "BrokerConnection",
+        send: Callable[..., object],
+        seconds: float,
     ) -> None:
         try:
             connection.open()
-            send(producer=connection.producer)
+            countdown = connection.allowed_countdown(seconds)
+            send(producer=connection.producer, countdown=countdown)
         except BaseException:
             connection.close()
             raise
@@ -222,6 +225,10 @@ class BrokerConnection:
         self._use_only(broker, (probe.alt or [""])[0])
         self.producer = app.amqp.Producer(self.connection, auto_declare=False)
         self.used_at = 0.0
+
+    def allowed_countdown(self, seconds: float) -> float:
+        """RabbitMQ's quorum queues take whole seconds only: rounded up for them."""
+        return math.ceil(seconds) if self.is_amqp else seconds
 
     def _use_only(self, broker: str, first: str) -> None:
         """Connect to this one of several brokers; ``first`` is the first of them."""

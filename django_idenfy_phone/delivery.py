@@ -123,7 +123,7 @@ def _take_slot(row: PhoneVerification) -> PhoneVerification | None:
         slot = gate.reserve_slot(provider_gate, row, now)
         has_changed = PhoneVerification.objects.take_slot(row, slot, now, bounds)
         if has_changed and rate:
-            provider_gate.save(using=using, force_update=True)
+            gate.keep_slots(provider_gate)
     return row if has_changed else None
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from django.utils import timezone
 
 from . import pacing
-from .conf import conf
+from .conf import Limit, conf
 from .exceptions import ProviderUnavailable
 from .hashing import keyed_hashes
 from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
@@ -64,10 +64,10 @@ def _table() -> Table[ProviderGate]:
 def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> datetime:
     """When a due row may be sent: ``now``, or a later slot that is reserved for it.
 
-    A row that comes in its slot is sent if the sends before it leave room: after an
-    outage many come at once. Else it tries again at a random time. One that comes in a
-    pause gets a new slot. A slot at ``row.send_by`` or later is not reserved: the row
-    is too late. The caller has acquired the gate, and saves it afterwards.
+    A row that comes in its slot is sent if the sends before it leave room, as after an
+    outage many come at once. Else it gets a late slot. One that comes in a pause gets a
+    new slot. A slot at ``row.send_by`` or later is not reserved: the row is too late.
+    The caller has acquired the gate, and keeps it afterwards.
     """
     resumes_at, rate = gate.sends_resume_at(now), conf.SEND_RATE
     if rate is None:
@@ -75,16 +75,40 @@ def reserve_slot(gate: ProviderGate, row: PhoneVerification, now: datetime) -> d
     sent_arrival = gate.sent_arrival(now, rate)
     if row.slot_reserved and resumes_at <= now:
         slot = pacing.slot_for(sent_arrival, resumes_at, rate)
-        if now < slot < row.send_by:
-            return pacing.next_try(row.created_at, slot, row.send_by)
+        if slot > now:
+            return _late_slot(gate, row, slot, rate)
     else:
         arrival = gate.theoretical_arrival(now, rate)
         slot = pacing.slot_for(arrival, resumes_at, rate)
         if slot < row.send_by:
             gate.theoretical_arrival_at = arrival + rate.interval
+            if resumes_at <= now and pacing.is_idle(sent_arrival, now, rate):
+                slot = now
     if slot <= now:
         gate.sent_arrival_at = sent_arrival + rate.interval
     return slot
+
+
+def _late_slot(
+    gate: ProviderGate, row: PhoneVerification, free_at: datetime, rate: Limit
+) -> datetime:
+    """A slot for a row that came in its own and found no room before ``free_at``.
+
+    Late slots follow each other at the rate. Where none is left before ``row.send_by``,
+    a random time still may find room.
+    """
+    longest = conf.SEND_DEADLINE
+    slot = max(free_at, pacing.plausible_or_now(gate.late_slot_at, free_at, longest))
+    if slot >= row.send_by:
+        return pacing.random_slot(free_at, row.send_by)
+    gate.late_slot_at = slot + rate.interval
+    return slot
+
+
+def keep_slots(gate: ProviderGate) -> None:
+    """Store what ``reserve_slot`` changed, while the gate is still acquired."""
+    names = ("theoretical_arrival_at", "sent_arrival_at", "late_slot_at")
+    _table().update({"id": GATE_ID}, {name: getattr(gate, name) for name in names})
 
 
 def require_capacity(gate: ProviderGate) -> None:

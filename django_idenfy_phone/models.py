@@ -330,6 +330,8 @@ class ProviderGate(models.Model):
     # GCRA's theoretical arrival times: by the slots so far, and by the sends so far.
     theoretical_arrival_at = models.DateTimeField(null=True)
     sent_arrival_at = models.DateTimeField(null=True)
+    # The next slot for rows that came in their own and found no room.
+    late_slot_at = models.DateTimeField(null=True)
     sends_paused_until = models.DateTimeField(null=True)
     account_paused_until = models.DateTimeField(null=True)
     checks_paused_until = models.DateTimeField(null=True)

@@ -118,12 +118,18 @@ def arrival_after_pause(until: datetime, rate: Limit) -> datetime:
     return until + burst_duration(rate)
 
 
-def next_try(created_at: datetime, free_at: datetime, send_by: datetime) -> datetime:
-    """When to try a row again that came in its slot and found no room.
+def is_idle(sent_arrival: datetime, now: datetime, rate: Limit) -> bool:
+    """Whether most of the burst is unused, although rows may wait for their slots.
 
-    ``free_at`` is when the next send may leave. The wait after it is random, at most as
-    long as the row has waited so far, and at most half of what is then left: so many
-    late rows spread out, and those with the least time left try most often.
+    Then rows whose slot has come do not come: their messages wait behind others.
     """
-    longest = min(free_at - created_at, (send_by - free_at) / 2)
-    return free_at + max(longest, timedelta(0)) * random.random()
+    return sent_arrival <= now + burst_duration(rate) / 4
+
+
+def random_slot(free_at: datetime, send_by: datetime) -> datetime:
+    """When to try a late row again for which no slot is left.
+
+    In the first half of what is left, so the rows with the least time try most often.
+    """
+    left = max(send_by - free_at, timedelta(0))
+    return free_at + left / 2 * random.random()

@@ -30,6 +30,7 @@ class Migration(migrations.Migration):
                 ("acquired_at", models.DateTimeField(null=True)),
                 ("theoretical_arrival_at", models.DateTimeField(null=True)),
                 ("sent_arrival_at", models.DateTimeField(null=True)),
+                ("late_slot_at", models.DateTimeField(null=True)),
                 ("sends_paused_until", models.DateTimeField(null=True)),
                 ("account_paused_until", models.DateTimeField(null=True)),
                 ("checks_paused_until", models.DateTimeField(null=True)),

@@ -60,12 +60,18 @@ def one_a_minute(settings):
 @pytest.fixture
 def queued(make):
     """Make a row that has an hour to be sent in."""
-    return lambda: make("queued", send_by=timezone.now() + 60 * MINUTE)
+    return lambda **fields: make(
+        "queued", send_by=timezone.now() + 60 * MINUTE, **fields
+    )
 
 
 def use_burst_up(minutes):
-    """Use the burst up, so that the next slot is this many minutes away."""
-    set_gate(theoretical_arrival_at=timezone.now() + (19 + minutes) * MINUTE)
+    """Use the burst up, and reserve the slots of the next minutes."""
+    sent_arrival_at = timezone.now() + 19 * MINUTE
+    set_gate(
+        sent_arrival_at=sent_arrival_at,
+        theoretical_arrival_at=sent_arrival_at + minutes * MINUTE,
+    )
 
 
 def gaps():
@@ -144,6 +150,35 @@ def test_sweep_dispatches_as_many_as_can_be_sent(make, settings):
 def copies(row, count):
     fields = {f.attname: getattr(row, f.attname) for f in row._meta.concrete_fields}
     return [PhoneVerification(**fields | {"id": uuid.uuid4()}) for _ in range(count)]
+
+
+def test_row_takes_the_place_of_rows_that_do_not_come(queued, idenfy, one_a_minute):
+    use_burst_up(6)
+    set_gate(sent_arrival_at=timezone.now() + 4 * MINUTE)
+    for _ in range(3):
+        delivery.deliver(queued().pk)
+    assert (statuses(), gaps()) == ({"sent": 1, "queued": 2}, [1])
+
+
+def test_late_rows_get_slots_one_after_the_other(queued, idenfy, one_a_minute, clock):
+    use_burst_up(6)
+    late = [queued(slot_reserved=True) for _ in range(3)]
+    set_gate(sent_arrival_at=clock.now + 20 * MINUTE)
+    delays = [delivery.deliver(row.pk) for row in late]
+    assert delays == [MINUTE, 2 * MINUTE, 3 * MINUTE]
+    clock.now += MINUTE
+    assert delivery.deliver(late[0].pk) is None
+    assert gaps() == [1]
+
+
+def test_late_row_without_a_slot_tries_again_in_time(queued, clock, one_a_minute):
+    row = queued(slot_reserved=True)
+    set_gate(
+        sent_arrival_at=clock.now + 20 * MINUTE,
+        late_slot_at=row.send_by,
+    )
+    left = row.send_by - clock.now - MINUTE
+    assert MINUTE <= delivery.deliver(row.pk) <= MINUTE + left / 2
 
 
 @pytest.mark.django_db(transaction=True)
@@ -360,7 +395,10 @@ def test_codes_are_checked_while_sends_are_paused(make, user, wire):
     "fields",
     [
         {"sends_paused_until": timedelta(minutes=4)},
-        {"theoretical_arrival_at": timedelta(minutes=4, seconds=19)},
+        {
+            "theoretical_arrival_at": timedelta(minutes=4, seconds=19),
+            "sent_arrival_at": timedelta(seconds=79),
+        },
     ],
     ids=["pause", "queue"],
 )

@@ -58,18 +58,19 @@ def test_no_burst_follows_a_pause():
     assert waits(3, stored, resumes_at=until) == [7 * SECOND, 8 * SECOND, 9 * SECOND]
 
 
-@pytest.mark.parametrize(
-    ("age", "left", "longest"),
-    [(10, 170, 10), (100, 80, 40), (179, 1, 0.5), (-5, 9, 0)],
-)
-def test_late_row_tries_again_as_late_as_its_age_and_deadline_allow(age, left, longest):
+@pytest.mark.parametrize(("left", "longest"), [(80, 40), (1, 0.5), (-1, 0)])
+def test_random_slot_lies_in_the_first_half_of_what_is_left(left, longest):
     def wait():
-        send_by = NOW + left * SECOND
-        return (pacing.next_try(NOW - age * SECOND, NOW, send_by) - NOW) / SECOND
+        return (pacing.random_slot(NOW, NOW + left * SECOND) - NOW) / SECOND
 
     waits = [wait() for _ in range(1000)]
     assert 0 <= min(waits) <= 0.1 * longest
     assert 0.9 * longest <= max(waits) <= longest
+
+
+@pytest.mark.parametrize(("ahead", "idle"), [(-1, True), (4.75, True), (4.76, False)])
+def test_sends_are_idle_while_three_quarters_of_the_burst_are_unused(ahead, idle):
+    assert pacing.is_idle(NOW + ahead * SECOND, NOW, ONE_A_SECOND) == idle
 
 
 @pytest.mark.parametrize(
