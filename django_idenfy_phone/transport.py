@@ -9,6 +9,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 import zlib
@@ -16,6 +17,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -226,6 +228,21 @@ def _in_thread(call: Callable[[], T]) -> Future[T]:
     return future
 
 
+def _getaddrinfo(host: str, port: int) -> list[Any]:
+    """``socket.getaddrinfo`` that holds up no other thread.
+
+    Under eventlet all threads share one of the system. Without its greendns, the call
+    would stop them all, so it goes to eventlet's pool of real threads.
+    """
+    call = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    patcher = sys.modules.get("eventlet.patcher")
+    is_green = patcher is not None and patcher.is_monkey_patched("thread")
+    if is_green and socket.getaddrinfo.__module__ == socket.__name__:
+        found: list[Any] = import_module("eventlet.tpool").execute(call)
+        return found
+    return call()
+
+
 class _Resolver:
     """Resolves names. All who wait for one name share a thread.
 
@@ -247,7 +264,7 @@ class _Resolver:
 
     def _look_up(self, host: str, port: int) -> list[Any]:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = _getaddrinfo(host, port)
         except (OSError, UnicodeError) as error:
             raise OSError(type(error).__name__) from None
         finally:

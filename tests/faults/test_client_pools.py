@@ -60,10 +60,21 @@ REQUESTS = {
 }
 
 
-def outcomes_in(pool, url):
+# The system's resolver takes 3 s: it is a call into C, which no pool can interrupt.
+SLOW_RESOLVER = """
+import _socket, time
+def resolve(*args, real=_socket.getaddrinfo, sleep=time.sleep, **kwargs):
+    sleep(3)
+    return real(*args, **kwargs)
+_socket.getaddrinfo = resolve
+"""
+
+
+def outcomes_in(pool, url, before="", **environment):
+    script = "\n".join([before, SETUPS[pool], SCRIPT])
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", f"{SETUPS[pool]}\n{SCRIPT}", url],
-        env=brokers.environment(),
+        [sys.executable, "-W", "ignore", "-c", script, url],
+        env=brokers.environment() | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -82,4 +93,16 @@ def test_requests_end_in_time_in_each_pool(pool, name):
     with w.serve(lambda sock: (read(sock), act(sock))) as port:
         outcomes = outcomes_in(pool, f"{scheme}://127.0.0.1:{port}")
     assert [outcome for outcome, _seconds in outcomes] == [expected] * 5
+    assert max(seconds for _outcome, seconds in outcomes) < 1.5
+
+
+@pytest.mark.parametrize("greendns", ["yes", "no"])
+@pytest.mark.parametrize("pool", POOLS)
+def test_slow_resolver_holds_up_no_request_in_any_pool(pool, greendns):
+    if pool != "threads":
+        pytest.importorskip(pool, reason=f"pip install {pool} to run this")
+    environment = {"EVENTLET_NO_GREENDNS": "no" if greendns == "yes" else "yes"}
+    url = "http://name.invalid"
+    outcomes = outcomes_in(pool, url, before=SLOW_RESOLVER, **environment)
+    assert [outcome for outcome, _seconds in outcomes] == ["NeverSent"] * 5
     assert max(seconds for _outcome, seconds in outcomes) < 1.5
