@@ -125,8 +125,8 @@ def _troubles(
 def _overdue(now: datetime) -> dict[str, timedelta]:
     """How long the first lease, proof and signal have waited; zero where there is none.
 
-    A lease waits from its end on, the signal of a proof from when it is due, and a proof
-    that was not announced for LONG_UNANNOUNCED from when it was verified.
+    A lease waits from its end on, the signal of a proof from when it is due, and the
+    proof itself from when it was verified, if it was LONG_UNANNOUNCED ago.
     """
     # By minimum and order: PostgreSQL would look for any such row in the whole table.
     sending = PhoneVerification.objects.filter(status=Status.SENDING)
