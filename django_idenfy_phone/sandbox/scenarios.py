@@ -6,14 +6,19 @@ import socket
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from django_idenfy_phone.sandbox.pauses import pause_after
+from django_idenfy_phone.sandbox.state import NORMAL_DELIVERY, Channel, Delivery
 
 if TYPE_CHECKING:
     from django_idenfy_phone.sandbox.server import Handler
 
 BOMB_BYTES = 50 * 1024 * 1024
 SECONDS_PER_BYTE = 0.5
+LATE_SECONDS = 20
 REDIRECT_PATH = "/sandbox/redirected"
 
 # Answers a send, given its request_id ("" where no SMS was sent), or answers a check,
@@ -112,6 +117,7 @@ class Scenario:
 
     description: str
     sends_sms: bool = True
+    delivery: Delivery = NORMAL_DELIVERY
     answer_send: Responder = answer_request_id
     checks_code: bool = True
     answer_check: Responder = answer_verdict
@@ -120,11 +126,35 @@ class Scenario:
 def refused(status: int, identifier: str, headers: Mapping[str, str] = {}) -> Scenario:
     """A send is answered with an error; nothing is sent or billed."""
     extra = "".join(f", {name}: {value}" for name, value in headers.items())
+    pause = pause_sentence("send", status, identifier, headers)
     return Scenario(
-        f"Send: {status} {identifier}{extra}. Nothing is sent.",
+        f"Send: {status} {identifier}{extra}. Nothing is sent.{pause}",
         sends_sms=False,
         answer_send=error(status, identifier, headers),
     )
+
+
+def check_refused(status: int, identifier: str) -> Scenario:
+    """A send works normally; its codes are not checked."""
+    pause = pause_sentence("check", status, identifier)
+    return Scenario(
+        f"Check: {status} {identifier}, and the code is not checked.{pause}",
+        checks_code=False,
+        answer_check=error(status, identifier),
+    )
+
+
+def pause_sentence(
+    endpoint: str, status: int, identifier: str, headers: Mapping[str, str] = {}
+) -> str:
+    wait = int(headers["Retry-After"]) if "Retry-After" in headers else None
+    pause = pause_after(endpoint, status, identifier, wait)
+    return f" {pause.sentence}" if pause else ""
+
+
+def delivered(description: str, delivery: Delivery) -> Scenario:
+    """A send is answered normally; its code arrives otherwise."""
+    return Scenario(f"Send: {description}.", delivery=delivery)
 
 
 def sent(description: str, responder: Responder) -> Scenario:
@@ -134,13 +164,9 @@ def sent(description: str, responder: Responder) -> Scenario:
     )
 
 
-def checked(
-    description: str, responder: Responder, *, checks_code: bool = True
-) -> Scenario:
+def checked(description: str, responder: Responder) -> Scenario:
     """A send works normally; the responder answers the checks."""
-    return Scenario(
-        f"Check: {description}.", checks_code=checks_code, answer_check=responder
-    )
+    return Scenario(f"Check: {description}.", answer_check=responder)
 
 
 DEFAULT = Scenario("Works normally.")
@@ -165,17 +191,24 @@ SCENARIOS = {
     "+12025550112": sent("a slow answer, one byte each half second", answer_slowly),
     "+12025550113": sent("a gzip bomb", answer_gzip_bomb),
     "+12025550114": sent("201 with too short a request_id", answer_short_request_id),
+    "+12025550115": delivered(
+        f"the SMS arrives {LATE_SECONDS} seconds later",
+        Delivery(delay=timedelta(seconds=LATE_SECONDS)),
+    ),
+    "+12025550116": delivered(
+        "no SMS arrives, a call reads the code", Delivery(Channel.CALL)
+    ),
     "+12025550120": checked(
         "a right code is used up, but gets no answer", never_answer_right_code
     ),
     "+12025550121": checked('always "true" as text', answer_text_true),
-    "+12025550122": checked(
-        "429 TOO_MANY_REQUESTS, and the code is not checked",
-        error(429, "TOO_MANY_REQUESTS"),
-        checks_code=False,
-    ),
+    "+12025550122": check_refused(429, "TOO_MANY_REQUESTS"),
     "+12025550123": checked(
         "both false and true, a duplicate key", answer_duplicate_key
     ),
     "+12025550124": checked("always false", answer_false),
+    "+12025550125": Scenario(
+        "Check: false, because the code has already expired when it arrives.",
+        delivery=Delivery(code_life=timedelta(0)),
+    ),
 }

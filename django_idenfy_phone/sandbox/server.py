@@ -22,9 +22,11 @@ from django_idenfy_phone.sandbox.scenarios import (
     Scenario,
 )
 from django_idenfy_phone.sandbox.state import (
+    Exchange,
     Message,
     Refusal,
     SandboxState,
+    Verdict,
     check_values,
     send_values,
     utc_now,
@@ -33,6 +35,9 @@ from django_idenfy_phone.sandbox.state import (
 LOOPBACK = "127.0.0.1"
 LOOPBACK_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 MAX_BODY_BYTES = 64 * 1024
+MAX_SHOWN_BYTES = 100
+MAX_SHOWN_NUMBER = 40
+ARRIVAL_POLL_SECONDS = 0.1
 # iDenfy's older pages send every error as 400. These two have their own status.
 ERROR_STATUS = {"UNAUTHORIZED": 401, "METHOD_NOT_ALLOWED": 405}
 
@@ -43,8 +48,11 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: "Listener"
+    # What the inbox tells of this request; None where it is not one to the API.
+    exchange: Exchange | None = None
 
     def serve(self) -> None:
+        self.exchange = None
         # Always read the body: the next request on this connection starts after it.
         body = self.read_body()
         route = ROUTES.get(self.path.partition("?")[0], not_found)
@@ -72,6 +80,10 @@ class Handler(BaseHTTPRequestHandler):
     def reply_head(
         self, status: int, length: int, headers: Mapping[str, str] = {}
     ) -> None:
+        if self.exchange:
+            self.exchange.status = status
+            if "Retry-After" in headers:
+                self.exchange.retry_after = int(headers["Retry-After"])
         self.send_response(status)
         defaults = {
             "Content-Type": "application/json",
@@ -85,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def reply(self, status: int, body: bytes, headers: Mapping[str, str] = {}) -> None:
+        if self.exchange and len(body) <= MAX_SHOWN_BYTES:
+            self.exchange.body = body.decode(errors="replace")
         self.reply_head(status, len(body), headers)
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -101,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         message: str,
         headers: Mapping[str, str] = {},
     ) -> None:
+        if self.exchange:
+            self.exchange.identifier = identifier
         body = {"identifier": identifier, "message": message}
         self.reply_json(status, body, headers)
 
@@ -132,8 +148,8 @@ def run_send(
     sandbox = handler.server.sandbox
     request_id = ""
     if scenario.sends_sms:
-        message = sandbox.state.send(phone_number, sender_name)
-        sandbox.on_message(message)
+        message = sandbox.state.send(phone_number, sender_name, scenario.delivery)
+        sandbox.deliver(message)
         request_id = message.request_id
     scenario.answer_send(handler, request_id)
 
@@ -142,21 +158,33 @@ def verify_sms(handler: Handler, body: bytes | None) -> None:
     request_id, code = check_values(accept_request(handler, "check", body))
     state = handler.server.sandbox.state
     scenario = SCENARIOS.get(state.number_of(request_id), DEFAULT)
-    is_verified = scenario.checks_code and state.check(request_id, code)
-    scenario.answer_check(handler, is_verified)
+    verdict = state.judge(request_id, code) if scenario.checks_code else None
+    if handler.exchange:
+        handler.exchange.verdict = verdict
+    scenario.answer_check(handler, verdict is Verdict.RIGHT)
 
 
 def accept_request(
     handler: Handler, endpoint: str, body: bytes | None
 ) -> dict[str, object]:
-    """Count the request, check its key, then its method; return its JSON object."""
+    """Log the request, check its key, then its method; return its JSON object."""
     sandbox = handler.server.sandbox
-    sandbox.state.count_request(endpoint)
+    handler.exchange = exchange = sandbox.state.count_request(endpoint)
     if not sandbox.is_authorized(handler.headers.get("Authorization", "")):
         raise Refusal("UNAUTHORIZED", "The API key or secret is wrong or absent.")
     require_method(handler, "POST")
+    members = parse_json_object(body)
+    exchange.phone_number = named_number(sandbox.state, members)
     sandbox.state.raise_failure()
-    return parse_json_object(body)
+    return members
+
+
+def named_number(state: SandboxState, members: Mapping[str, object]) -> str:
+    """The number that a request concerns, as it was written; "" where it has none."""
+    number, request_id = members.get("phone_number"), members.get("request_id")
+    if isinstance(request_id, str):
+        return state.number_of(request_id)
+    return number[:MAX_SHOWN_NUMBER] if isinstance(number, str) else ""
 
 
 def require_method(handler: Handler, method: str) -> None:
@@ -186,7 +214,7 @@ def not_found(handler: Handler, _: bytes | None) -> None:
 
 def inbox_page(handler: Handler, _: bytes | None) -> None:
     if may_read_inbox(handler):
-        page = inbox.render_page(handler.server.sandbox.state.messages)
+        page = inbox.render_page(handler.server.sandbox.state)
         handler.reply_text(200, page, "text/html")
 
 
@@ -259,9 +287,10 @@ class Listener(ThreadingHTTPServer):
 class SandboxServer:
     """A stand-in for iDenfy at `url`, with its inbox in `state`.
 
-    Port 0 takes a free port. `on_message` is called with each SMS, in the thread of
-    its request. `now` returns an aware datetime. The server can be stopped and started
-    again: it keeps its port and its inbox.
+    Port 0 takes a free port. `on_message` is called with each SMS and call: in the
+    thread of its request, or in one of its own where it arrives later. `now` returns
+    an aware datetime. The server can be stopped and started again: it keeps its port
+    and its inbox.
     """
 
     def __init__(
@@ -287,6 +316,21 @@ class SandboxServer:
         scheme, _, credentials = authorization.partition(" ")
         same = hmac.compare_digest(credentials.strip().encode(), self._credentials)
         return same and scheme.lower() == "basic"
+
+    def deliver(self, message: Message) -> None:
+        """Call `on_message` when the message arrives, unless the server stops first."""
+        if message.arrives_at <= self.state.now():
+            self.on_message(message)
+        else:
+            threading.Thread(
+                target=self._deliver_late, args=(message,), daemon=True
+            ).start()
+
+    def _deliver_late(self, message: Message) -> None:
+        while self.state.now() < message.arrives_at:
+            if self.stopping.wait(ARRIVAL_POLL_SECONDS):
+                return
+        self.on_message(message)
 
     def start(self) -> None:
         self.stopping.clear()

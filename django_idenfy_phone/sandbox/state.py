@@ -7,11 +7,14 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 CODE_LIFE = timedelta(minutes=5)
 # iDenfy answers false after "too many" wrong codes and does not say how many.
 MAX_WRONG_CODES = 3
 DEFAULT_SENDER = "iDenfy"
+# So many requests are kept for the inbox, the newest.
+KEPT_EXCHANGES = 500
 
 E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 SENDER_NAME = re.compile(r".{0,11}", re.DOTALL)
@@ -28,9 +31,28 @@ class Refusal(Exception):
         self.message = message
 
 
+class Channel(StrEnum):
+    """How a code reaches the phone."""
+
+    SMS = "SMS"
+    CALL = "call"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How and when a code arrives. It is valid for ``code_life`` after the send."""
+
+    channel: Channel = Channel.SMS
+    delay: timedelta = timedelta(0)
+    code_life: timedelta = CODE_LIFE
+
+
+NORMAL_DELIVERY = Delivery()
+
+
 @dataclass(frozen=True)
 class Message:
-    """One SMS in the inbox. iDenfy would have billed it."""
+    """One SMS or call. iDenfy would have billed the SMS; of a call it is not known."""
 
     phone_number: str
     code: str
@@ -38,6 +60,37 @@ class Message:
     sender_name: str
     request_id: str
     sent_at: datetime
+    arrives_at: datetime
+    channel: Channel
+
+
+class Verdict(StrEnum):
+    """What the sandbox found about a code. iDenfy tells only right ones apart."""
+
+    RIGHT = "right code"
+    WRONG = "wrong code"
+    VALIDATED = "code already validated"
+    TOO_MANY = "too many wrong codes"
+    EXPIRED = "code expired"
+    UNKNOWN = "unknown request_id"
+
+
+@dataclass
+class Exchange:
+    """One request to the API, and its answer: ``status`` is None where none was given.
+
+    ``endpoint`` is "send", "check" or "redirect". ``body`` is a short answer's text.
+    """
+
+    id: int
+    endpoint: str
+    asked_at: datetime
+    phone_number: str = ""
+    verdict: Verdict | None = None
+    status: int | None = None
+    identifier: str = ""
+    retry_after: int | None = None
+    body: str = ""
 
 
 def send_values(body: Mapping[str, object]) -> tuple[str, str]:
@@ -67,28 +120,39 @@ def _required_text(
     return value
 
 
+def _text(channel: Channel, sender_name: str, code: str) -> str:
+    if channel is Channel.CALL:
+        # iDenfy documents that a call reads the code, and not what it says.
+        return f"A voice reads the code: {code}."
+    return f"The {sender_name} code: {code}. Valid for 5 minutes."
+
+
 @dataclass
 class _Request:
     """One send, and the result of its checks so far."""
 
     message: Message
+    expires_at: datetime
     checks: int = 0
     wrong_codes: int = 0
     validated: bool = False
 
-    def check(self, code: str, now: datetime) -> bool:
-        """Count a check; return whether its code is right and still valid."""
+    def judge(self, code: str, now: datetime) -> Verdict:
+        """Count a check; find whether its code is right and still valid."""
         self.checks += 1
         # iDenfy answers false for "already validated" and for "too many wrong codes".
         # Its answer for an expired code is not known: false is our choice.
-        if self.validated or self.wrong_codes >= MAX_WRONG_CODES:
-            return False
-        if now >= self.message.sent_at + CODE_LIFE:
-            return False
-        self.validated = code == self.message.code
-        if not self.validated:
-            self.wrong_codes += 1
-        return self.validated
+        if self.validated:
+            return Verdict.VALIDATED
+        if self.wrong_codes >= MAX_WRONG_CODES:
+            return Verdict.TOO_MANY
+        if now >= self.expires_at:
+            return Verdict.EXPIRED
+        if code == self.message.code:
+            self.validated = True
+            return Verdict.RIGHT
+        self.wrong_codes += 1
+        return Verdict.WRONG
 
 
 def utc_now() -> datetime:
@@ -99,15 +163,17 @@ class SandboxState:
     """The inbox and the requests behind it. Safe to use from many threads."""
 
     def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
-        self._now = now
+        self.now = now
         self._lock = threading.Lock()
         self._requests: dict[str, _Request] = {}
         self._request_counts: Counter[str] = Counter()
+        self._exchanges: deque[Exchange] = deque(maxlen=KEPT_EXCHANGES)
         self._failures: deque[str] = deque()
 
     def reset(self) -> None:
         """Delete all messages, requests, counts and failures to come."""
         with self._lock:
+            self._exchanges.clear()
             self._requests.clear()
             self._request_counts.clear()
             self._failures.clear()
@@ -124,31 +190,43 @@ class SandboxState:
                 message = "A test asked the sandbox for this error."
                 raise Refusal(self._failures.popleft(), message)
 
-    def send(self, phone_number: str, sender_name: str = DEFAULT_SENDER) -> Message:
-        """Put one SMS into the inbox, and so bill it.
+    def send(
+        self,
+        phone_number: str,
+        sender_name: str = DEFAULT_SENDER,
+        delivery: Delivery = NORMAL_DELIVERY,
+    ) -> Message:
+        """Send one code, and so bill it. It arrives in the inbox after its delay.
 
         It is not known whether iDenfy refuses a number that still has a live request.
         Here each send is independent, and the older code stays valid.
         """
-        code = f"{secrets.randbelow(10_000):04}"
+        code, sent_at = f"{secrets.randbelow(10_000):04}", self.now().astimezone(UTC)
         message = Message(
             phone_number=phone_number,
             code=code,
-            text=f"The {sender_name} code: {code}. Valid for 5 minutes.",
+            text=_text(delivery.channel, sender_name, code),
             sender_name=sender_name,
             request_id=secrets.token_hex(16),
-            sent_at=self._now().astimezone(UTC),
+            sent_at=sent_at,
+            arrives_at=sent_at + delivery.delay,
+            channel=delivery.channel,
         )
+        request = _Request(message, expires_at=sent_at + delivery.code_life)
         with self._lock:
-            self._requests[message.request_id] = _Request(message)
+            self._requests[message.request_id] = request
         return message
 
     def check(self, request_id: str, code: str) -> bool:
         """Return whether a code is right and valid; a right code is used up."""
+        return self.judge(request_id, code) is Verdict.RIGHT
+
+    def judge(self, request_id: str, code: str) -> Verdict:
+        """As ``check``, and say what is wrong with the code."""
         with self._lock:
             request = self._requests.get(request_id)
             # iDenfy's answer for an unknown request_id is not known.
-            return request is not None and request.check(code, self._now())
+            return request.judge(code, self.now()) if request else Verdict.UNKNOWN
 
     def number_of(self, request_id: str) -> str:
         """Return the phone number of a request, "" where the request is unknown."""
@@ -158,7 +236,13 @@ class SandboxState:
 
     @property
     def messages(self) -> list[Message]:
-        """Every SMS, newest first."""
+        """Every SMS and call that has arrived, newest first."""
+        now = self.now()
+        arrived = [each for each in self._sent() if each.arrives_at <= now]
+        # Those of one moment keep their order.
+        return sorted(arrived, key=lambda each: each.arrives_at, reverse=True)
+
+    def _sent(self) -> list[Message]:
         with self._lock:
             return [request.message for request in reversed(self._requests.values())]
 
@@ -170,8 +254,8 @@ class SandboxState:
         raise LookupError("No SMS was sent to this number.")
 
     def billed(self, phone_number: str) -> int:
-        """Return how many SMS were sent to a number, and so billed."""
-        return sum(message.phone_number == phone_number for message in self.messages)
+        """Return how many codes were sent to a number, and so billed."""
+        return sum(message.phone_number == phone_number for message in self._sent())
 
     def checks_for(self, request_id: str) -> int:
         """Return how many codes were checked for this request."""
@@ -179,9 +263,20 @@ class SandboxState:
             request = self._requests.get(request_id)
             return request.checks if request else 0
 
-    def count_request(self, endpoint: str) -> None:
+    def count_request(self, endpoint: str) -> Exchange:
+        """Count a request and log it. The caller adds what it answers."""
         with self._lock:
             self._request_counts[endpoint] += 1
+            number, asked_at = self._request_counts.total(), self.now().astimezone(UTC)
+            exchange = Exchange(number, endpoint, asked_at)
+            self._exchanges.append(exchange)
+        return exchange
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        """The newest KEPT_EXCHANGES requests to the API, newest first."""
+        with self._lock:
+            return list(reversed(self._exchanges))
 
     def _requests_to(self, endpoint: str) -> int:
         with self._lock:

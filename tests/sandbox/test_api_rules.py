@@ -11,7 +11,7 @@ from datetime import UTC, timedelta
 import pytest
 
 from django_idenfy_phone.sandbox.server import SandboxServer
-from django_idenfy_phone.sandbox.state import Message, SandboxState
+from django_idenfy_phone.sandbox.state import Channel, Message, SandboxState
 from sandbox.steps import (
     BASIC,
     CHECK,
@@ -45,6 +45,8 @@ def test_send_answers_request_id_and_bills_one_sms(
         sender_name="iDenfy",
         request_id=message.request_id,
         sent_at=START,
+        arrives_at=START,
+        channel=Channel.SMS,
     )
     assert REQUEST_ID.fullmatch(message.request_id)
     assert server.state.billed(NUMBER) == 1
