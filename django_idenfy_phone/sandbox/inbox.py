@@ -17,7 +17,7 @@ from django_idenfy_phone.sandbox.state import (
     SandboxState,
 )
 
-ENDPOINTS = {"send": "Send", "check": "Check", "redirect": "Send after a redirect"}
+REQUESTS = {"send": "Send to", "check": "Check for", "redirect": "Redirected send to"}
 
 
 def as_json(messages: Iterable[Message]) -> list[dict[str, str]]:
@@ -59,7 +59,7 @@ def message_row(message: Message) -> str:
 
 
 def request_row(exchange: Exchange) -> str:
-    what = f"{ENDPOINTS[exchange.endpoint]} {exchange.phone_number}".strip()
+    what = request_text(exchange)
     if exchange.verdict:
         what += f": {exchange.verdict}"
     is_success = exchange.status is not None and exchange.status < 300
@@ -71,11 +71,16 @@ def request_row(exchange: Exchange) -> str:
     )
 
 
+def request_text(exchange: Exchange) -> str:
+    number = exchange.phone_number or "an unknown number"
+    return f"{REQUESTS[exchange.endpoint]} {number}"
+
+
 def answer_text(exchange: Exchange) -> str:
     if exchange.status is None:
         return "no answer"
-    is_check = exchange.endpoint == "check"
-    return f"{exchange.status} {exchange.identifier or exchange.body * is_check}"
+    body = exchange.body if exchange.endpoint == "check" else ""
+    return f"{exchange.status} {exchange.identifier or body}".strip()
 
 
 def pause_notices(exchanges: Iterable[Exchange], now: datetime) -> list[str]:
@@ -94,12 +99,11 @@ def pause_notices(exchanges: Iterable[Exchange], now: datetime) -> list[str]:
 
 def notice(ends_at: datetime, exchange: Exchange, pause: Pause) -> str:
     limit = "about" if pause.is_exact else "at most"
-    number = f" {exchange.phone_number}" if exchange.phone_number else ""
+    request = request_text(exchange)
     return (
         f'<p id="pause-{pause.endpoint}">The app now {pause.effect} until {limit} '
-        f"{ends_at:%H:%M:%S}, because a {ENDPOINTS[exchange.endpoint].lower()}"
-        f"{escape(number)} was "
-        f"answered {answer_text(exchange)}.</p>"
+        f"{ends_at:%H:%M:%S}, because a {escape(request[0].lower() + request[1:])} "
+        f"was answered {answer_text(exchange)}.</p>"
     )
 
 

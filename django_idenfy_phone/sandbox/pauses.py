@@ -23,7 +23,7 @@ class Pause:
     def effect(self) -> str:
         return {
             "send": "sends nothing to any number",
-            "check": "has no code of any number checked",
+            "check": "checks no code of any number",
         }[self.endpoint]
 
     @property

@@ -323,7 +323,10 @@ class SandboxServer:
             self.on_message(message)
         else:
             threading.Thread(
-                target=self._deliver_late, args=(message,), daemon=True
+                target=self._deliver_late,
+                args=(message,),
+                name="idenfy-late-message",
+                daemon=True,
             ).start()
 
     def _deliver_late(self, message: Message) -> None:

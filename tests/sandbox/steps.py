@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -45,6 +46,14 @@ def status_and_error(response: requests.Response) -> tuple[int, str]:
 
 def wrong_code(code: str) -> str:
     return "1111" if code == "0000" else "0000"
+
+
+def rows_of(call: Call, name: str) -> list[str]:
+    """The texts of one list of the inbox page, a row each."""
+    page = call("/?again", method="GET").text
+    [rows] = re.findall(rf'<(?:ul|div) id="{name}".*?>(.*?)</(?:ul|div)>', page, re.S)
+    texts = re.findall("<(?:li|p) .*?>(.*?)</(?:li|p)>", rows)
+    return [re.sub("<[^>]*>", "", text) for text in texts]
 
 
 def connect(server: SandboxServer) -> socket.socket:

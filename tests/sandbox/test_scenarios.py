@@ -3,11 +3,13 @@
 import gzip
 import json
 import time
+from datetime import timedelta
 
 import pytest
 import requests
 
 from django_idenfy_phone.sandbox.server import SandboxServer
+from django_idenfy_phone.sandbox.state import Channel, Verdict
 from sandbox.steps import (
     CHECK,
     Call,
@@ -19,6 +21,8 @@ from sandbox.steps import (
     status_and_error,
     wrong_code,
 )
+from support.clock import Clock
+from support.constants import NUMBER
 
 
 @pytest.mark.parametrize(
@@ -125,6 +129,34 @@ def test_0114_answers_too_short_request_id_after_billing(
     assert status_and_body(answer) == (201, {"request_id": message.request_id[:8]})
 
 
+def test_0115_sms_arrives_late(server: SandboxServer, call: Call, clock: Clock) -> None:
+    assert send(call, "+12025550115").status_code == 200
+    clock.move(timedelta(seconds=19))
+    assert (server.state.billed("+12025550115"), server.state.messages) == (1, [])
+    clock.move(timedelta(seconds=1))
+    [message] = server.state.messages
+    assert (message.channel, message.arrives_at) == (Channel.SMS, clock.now)
+
+
+def test_late_sms_comes_above_those_that_arrived_before(
+    server: SandboxServer, call: Call, clock: Clock
+) -> None:
+    send(call, "+12025550115")
+    clock.move(timedelta(seconds=10))
+    send(call)
+    clock.move(timedelta(seconds=10))
+    numbers = [message.phone_number for message in server.state.messages]
+    assert numbers == ["+12025550115", NUMBER]
+
+
+def test_0116_gets_a_call_instead_of_sms(server: SandboxServer, call: Call) -> None:
+    request_id, code = send_and_read_code(call, server, "+12025550116")
+    [message] = server.state.messages
+    text = f"A voice reads the code: {code}."
+    assert (message.channel, message.text) == (Channel.CALL, text)
+    assert check(call, request_id, code) == (200, {"is_verified": True})
+
+
 def send_and_read_code(
     call: Call, server: SandboxServer, number: str
 ) -> tuple[str, str]:
@@ -170,3 +202,9 @@ def test_0124_always_answers_false(server: SandboxServer, call: Call) -> None:
     request_id, code = send_and_read_code(call, server, "+12025550124")
     assert check(call, request_id, code) == (200, {"is_verified": False})
     assert server.state.checks_for(request_id) == 1
+
+
+def test_0125_code_has_expired(server: SandboxServer, call: Call) -> None:
+    request_id, code = send_and_read_code(call, server, "+12025550125")
+    assert check(call, request_id, code) == (200, {"is_verified": False})
+    assert server.state.exchanges[0].verdict is Verdict.EXPIRED

@@ -5,12 +5,14 @@ import socket
 import threading
 import time
 from contextlib import closing
+from datetime import timedelta
 
 import pytest
 
 from django_idenfy_phone.sandbox.server import SandboxServer
 from django_idenfy_phone.sandbox.state import Message
 from sandbox.steps import BASIC, SEND, Call, check, connect, eventually, raw_send, send
+from support.clock import Clock
 from support.constants import NUMBER
 
 
@@ -43,6 +45,33 @@ def test_on_message_is_called_for_each_sms() -> None:
             client.sendall(raw_send(NUMBER) + raw_send("+12025550101"))
             assert client.recv(12) == b"HTTP/1.1 200"
         assert received == server.state.messages
+
+
+def test_on_message_is_called_when_late_sms_arrives(
+    server: SandboxServer, call: Call, clock: Clock
+) -> None:
+    received: list[Message] = []
+    server.on_message = received.append
+    send(call, "+12025550115")
+    assert received == []
+    clock.move(timedelta(seconds=20))
+    assert eventually(lambda: received == server.state.messages != [])
+
+
+def test_stopped_server_delivers_no_late_sms(
+    server: SandboxServer, call: Call, clock: Clock
+) -> None:
+    received: list[Message] = []
+    server.on_message = received.append
+    send(call, "+12025550115")
+    server.stop()
+    assert eventually(lambda: "idenfy-late-message" not in thread_names())
+    clock.move(timedelta(seconds=20))
+    assert received == []
+
+
+def thread_names() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}
 
 
 def test_start_and_stop_are_quick() -> None:
