@@ -42,7 +42,7 @@ USES_REAL_IDENFY = all(
 DEMO_MODE = """\
 Demo mode: US numbers are allowed, because the sandbox's magic numbers are US numbers.
 They share one block, so the limits are high. A user can ask for a new code after 1
-second."""
+second. Some magic numbers pause the app for all numbers: the inbox says until when."""
 
 
 class Site(NamedTuple):

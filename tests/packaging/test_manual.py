@@ -28,6 +28,7 @@ from django_idenfy_phone.conf import (
 )
 from django_idenfy_phone.exceptions import NumberTaken
 from django_idenfy_phone.ownership_checks import EXISTENCE, FIELD_RULES
+from django_idenfy_phone.sandbox.scenarios import SCENARIOS
 from django_idenfy_phone.statuses import Failure, Status
 from django_idenfy_phone.testing import age
 from support.manual import MANUAL, PAGES, README, ROOT, snippets
@@ -171,6 +172,14 @@ def test_testing_kit_is_that_of_the_page():
     assert found(r"^``testing\.(\w+)\(", PAGES["testing"]) == ours
     public = {name for name in vars(testing.Sandbox) if not name.startswith("_")}
     assert found(r"^``sandbox\.(\w+)", PAGES["testing"]) == public - {"settings"}
+
+
+def test_magic_numbers_are_those_of_the_sandbox():
+    pattern = r"^``(\+1202555\d{4})``\n((?:    .*\n)+)"
+    shown = re.findall(pattern, PAGES["testing"], re.MULTILINE)
+    assert [(number, " ".join(text.split())) for number, text in shown] == [
+        (number, each.description) for number, each in SCENARIOS.items()
+    ]
 
 
 def test_default_limits_match_table():

@@ -13,7 +13,10 @@ import requests
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
+from django_idenfy_phone.management.commands.idenfy_phone_sandbox import Command
+from django_idenfy_phone.sandbox.scenarios import SCENARIOS
 from django_idenfy_phone.sandbox.server import SandboxServer
+from django_idenfy_phone.sandbox.state import Channel, Delivery, SandboxState
 from sandbox.steps import SEND
 from support.constants import NUMBER
 
@@ -56,6 +59,19 @@ def test_command_prints_each_sms_until_sigterm(
         f"SMS to {NUMBER}: The Two?lines code: {message['code']}. "
         "Valid for 5 minutes.\n"
     )
+
+
+def test_command_prints_a_call_as_a_call() -> None:
+    out = io.StringIO()
+    message = SandboxState().send(NUMBER, delivery=Delivery(Channel.CALL))
+    Command(stdout=out).print_message(message)
+    assert out.getvalue() == f"Call to {NUMBER}: {message.text}\n"
+
+
+def test_help_describes_each_magic_number() -> None:
+    parser = Command().create_parser("manage.py", "idenfy_phone_sandbox")
+    listed = " ".join(parser.format_help().partition("Magic numbers:")[2].split())
+    assert listed == " ".join(f"{n} {s.description}" for n, s in SCENARIOS.items())
 
 
 @pytest.mark.parametrize("port", [None, 65536])
