@@ -47,7 +47,7 @@ class Sandbox(SandboxServer):
 
     @property
     def sent(self) -> list[Message]:
-        """Every SMS, oldest first: ``phone_number``, ``code``, ``text`` and more."""
+        """Every SMS and call that has arrived, oldest first: see ``Message``."""
         _deliver_queued()
         return self.state.messages[::-1]
 
