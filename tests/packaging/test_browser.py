@@ -9,11 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 
-from support.chromium import open_chromium
+from support.chromium import By, Keys, WebDriverWait, open_chromium
 
 PROJECT = Path(__file__).parents[2] / "example_project"
 NUMBER = "+370 698 76544"

@@ -3,19 +3,13 @@
 import pytest
 import requests
 
-# Before selenium: it skips these tests where that is missing.
-from support.chromium import open_chromium
+from django_idenfy_phone.sandbox.server import SandboxServer
+from support.chromium import By, Keys, WebDriverWait, open_chromium
+from support.constants import NUMBER
 
 axe = pytest.importorskip(
     "axe_core_python.selenium", reason="pip install axe-core-python"
 )
-
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
-
-from django_idenfy_phone.sandbox.server import SandboxServer  # noqa: E402
-from support.constants import NUMBER  # noqa: E402
 
 THEMES = ["light", "dark"]
 # Adds each text that a live region gets to window.announced.

@@ -12,6 +12,12 @@ if not (shutil.which("chromium") and shutil.which("chromedriver")):
     pytest.skip(REASON, allow_module_level=True)
 
 from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
+
+# Tests import all of it from here: selenium itself may be missing.
+__all__ = ["By", "Keys", "WebDriverWait", "open_chromium"]
 
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
