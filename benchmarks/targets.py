@@ -7,6 +7,7 @@ from .rows import (
     operators,
     pacing,
     publish,
+    retention,
     start,
     start_full_tables,
     start_slow_provider,
@@ -28,6 +29,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "sweep": operators.measure_sweep,
     "outage": operators.measure_outage,
     "status": operators.measure_status,
+    "purge": retention.measure,
     "publish": publish.measure,
     "startup": startup.measure,
 }
@@ -52,5 +54,6 @@ TARGETS = {
     "sweep": Target("≤ 1.2"),
     "10,000 rows after an outage": Target("≤ 1.00"),
     "status": Target("≤ 1.5"),
+    "purge: rows a second": Target("≥ 1.00"),
     "startup: CPU added by the app": Target("≤ 1.00"),
 }

@@ -13,11 +13,14 @@ from django.utils.module_loading import import_string
 from phonenumbers import SUPPORTED_REGIONS
 
 from .conf import DEFAULT_SEND_LIMITS, PREFIX, Settings, conf, parse_limit
+from .limits import longest_window
 from .phone import NUMBER_TYPES
 
 APP = "django_idenfy_phone"
 DAY = timedelta(days=1)
 DAY_SECONDS = DAY // timedelta(seconds=1)
+# A time so long ago is still one that a database can hold.
+LONGEST_RETENTION = timedelta(days=36_500)
 SENDER_NAME = "[!-~]([ -~]{0,9}[!-~])?"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
@@ -211,6 +214,15 @@ RULES = (
         f"s, m, h or d. The kinds are {', '.join(DEFAULT_SEND_LIMITS)}.",
     ),
     duration_rule(15, "REDEEM_WITHIN"),
+    Rule(
+        28,
+        "RETENTION",
+        lambda value: (
+            isinstance(value, timedelta) and timedelta(0) < value <= LONGEST_RETENTION
+        ),
+        "must be a timedelta of up to a hundred years.",
+        "Such as timedelta(days=90).",
+    ),
     function_rule(16, "START_GUARD"),
     function_rule(17, "CLIENT_NETWORK"),
     Rule(
@@ -273,6 +285,20 @@ def check_account_for_deploy(**kwargs: Any) -> Sequence[CheckMessage]:
 @register
 def check_settings(**kwargs: Any) -> Iterator[CheckMessage]:
     yield from _broken(RULES)
+
+
+@register
+def check_retention(**kwargs: Any) -> Iterator[CheckMessage]:
+    # A row that is waited for longer than this window is kept whatever its age.
+    if any(_broken(RULES)):
+        return
+    if longest_window() > conf.RETENTION:
+        yield Error(
+            f"{PREFIX}RETENTION is shorter than a limit counts rows.",
+            hint=f"Make it at least as long as the longest window of {PREFIX}"
+            "SEND_LIMITS, and at least a day.",
+            id=f"{APP}.E029",
+        )
 
 
 @register

@@ -144,6 +144,11 @@ class Settings:
         return _get("REDEEM_WITHIN", timedelta(minutes=15))
 
     @property
+    def RETENTION(self) -> timedelta:
+        """How long rows are kept: at least the longest window of SEND_LIMITS."""
+        return _get("RETENTION", timedelta(days=90))
+
+    @property
     def START_GUARD(self) -> Callable[[HttpRequest, str], object] | None:
         """Called with the request and the E.164 number before anything is stored."""
         return _get_callable("START_GUARD")

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from . import look, site
 from .alarms import alarm
-from .conf import Limit, conf
+from .conf import DEFAULT_SEND_LIMITS, Limit, conf
 from .exceptions import (
     CooldownActive,
     InsideTransaction,
@@ -34,6 +34,7 @@ from .transactions import (
     Bounds,
     bounded_locks,
     bounding,
+    durable_statement,
     statement_variables,
 )
 
@@ -128,6 +129,18 @@ def clear(phone_number: str) -> None:
             update_fields=["locked_at", "cleared_at"],
             unique_fields=["key"] if has_target else None,
         )
+
+
+def forget(kind: str, value: str) -> int:
+    """Delete the locks of a number or a user, and how it was cleared. Returns how many.
+
+    A start that holds one is waited for, and one that waits makes it anew.
+    """
+    using = primary_alias()
+    with durable_statement(using) as bounds:
+        locks = StartLock.objects.filter(bounds, key__in=_hashes(kind, value))
+        deleted, _by_model = locks.delete()
+    return deleted
 
 
 def cleared_at(row: PhoneVerification) -> datetime | None:
@@ -300,8 +313,12 @@ def _own_site_limits(start: StartRequest) -> list[tuple[str, Limit]]:
     return [("user", limit) for limit in limits]
 
 
-def longest_window() -> timedelta:
-    windows = [limit.window for limits in conf.SEND_LIMITS.values() for limit in limits]
+def longest_window(kinds: Iterable[str] = DEFAULT_SEND_LIMITS) -> timedelta:
+    """How long a row may count: in the limits of these kinds, or for its number's day.
+
+    An idempotency key and the time to redeem a proof are not longer than that day.
+    """
+    windows = [limit.window for kind in kinds for limit in conf.limits_of(kind)]
     return max([DAY, *windows])
 
 

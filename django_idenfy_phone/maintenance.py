@@ -1,4 +1,7 @@
-"""What the sweep does: late rows, waiting rows, and signals that failed."""
+"""What is done beside starts and checks: the sweep, the purge, erasure and access.
+
+The sweep ends late rows, dispatches waiting ones, and repeats signals that failed.
+"""
 
 import time
 import uuid
@@ -13,7 +16,11 @@ from .conf import conf
 from .edge import hide_values
 from .exceptions import InsideTransaction
 from .models import PhoneVerification, primary_alias
+from .privacy import erase, export
+from .retention import purge
 from .transactions import in_transaction
+
+__all__ = ["erase", "export", "purge", "sweep"]
 
 SWEEP_INTERVAL = timedelta(seconds=30)
 # One run ends before the next begins: what is left stays due.

@@ -137,6 +137,8 @@ class PhoneVerification(models.Model):
     idempotency_key = ExactCharField(
         max_length=64, null=True, unique=True, editable=False
     )
+    # When user and network were erased: it goes when no limit counts it any more.
+    erased_at = models.DateTimeField(_("erased at"), null=True)
 
     # When its caller may start again: set where it is known. See services.resend_at.
     resend_at: datetime | None = None
@@ -187,6 +189,12 @@ class PhoneVerification(models.Model):
                 fields=["announced_at", "announce_at"],
                 condition=Q(status=Status.VERIFIED, announced_at=None),
                 name="idenfy_phone_unannounced",
+            ),
+            # The purge looks for erased rows, which are few.
+            models.Index(
+                fields=["erased_at", "created_at"],
+                condition=Q(erased_at__isnull=False),
+                name="idenfy_phone_erased",
             ),
         ]
 

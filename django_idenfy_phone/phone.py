@@ -62,6 +62,26 @@ def parse(text: object) -> Number:
     A number without its country code needs PHONENUMBER_DEFAULT_REGION. Raises
     NumberNotSupported for anything but a number that we send codes to.
     """
+    number = _read(text)
+    region = phonenumbers.region_code_for_number(number)
+    e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    # libphonenumber knows longer ones in Germany.
+    if len(e164) > MAX_E164 or region is None or not _is_supported(number, region):
+        raise NumberNotSupported
+    return Number(e164, region)
+
+
+def to_e164(text: object) -> str:
+    """As ``parse``, also for a number that we send no codes to any more.
+
+    Raises NumberNotSupported for what is no number.
+    """
+    number = _read(text)
+    e164: str = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+    return e164
+
+
+def _read(text: object) -> phonenumbers.PhoneNumber:
     if not isinstance(text, str):
         raise NumberNotSupported
     text = fold(text).strip(" ")
@@ -69,15 +89,9 @@ def parse(text: object) -> Number:
         raise NumberNotSupported
     default_region = getattr(settings, "PHONENUMBER_DEFAULT_REGION", None)
     try:
-        number = _canonical(phonenumbers.parse(text, default_region))
+        return _canonical(phonenumbers.parse(text, default_region))
     except phonenumbers.NumberParseException:
         raise NumberNotSupported from None
-    region = phonenumbers.region_code_for_number(number)
-    e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
-    # libphonenumber knows longer ones in Germany.
-    if len(e164) > MAX_E164 or region is None or not _is_supported(number, region):
-        raise NumberNotSupported
-    return Number(e164, region)
 
 
 def fold(text: str) -> str:

@@ -46,6 +46,13 @@ def sweep() -> None:
     maintenance.sweep(dispatch, is_eager=is_eager)
 
 
+@shared_task(name="django_idenfy_phone.purge", ignore_result=True)
+@hide_values
+def purge() -> None:
+    """Every day: delete what is older than RETENTION. Safe at any time."""
+    logger.info("Purged: %s.", maintenance.purge())
+
+
 publisher = BrokerPublisher(send_code)
 
 

@@ -39,6 +39,10 @@ def sweep() -> None:
     tasks.sweep()
 
 
+def purge() -> None:
+    tasks.purge()
+
+
 def status() -> None:
     # It exits with 1 where a person is needed.
     with suppress(SystemExit):
@@ -54,7 +58,8 @@ def delay() -> None:
 
 
 CALLS = {
-    each.__name__: each for each in (migrate, publish, sweep, status, notify, delay)
+    each.__name__: each
+    for each in (migrate, publish, sweep, purge, status, notify, delay)
 }
 
 

@@ -249,6 +249,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "erased_at",
+                    models.DateTimeField(null=True, verbose_name="erased at"),
+                ),
+                (
                     "user",
                     models.ForeignKey(
                         blank=True,
@@ -300,6 +304,11 @@ class Migration(migrations.Migration):
                         ),
                         fields=["announced_at", "announce_at"],
                         name="idenfy_phone_unannounced",
+                    ),
+                    models.Index(
+                        condition=models.Q(("erased_at__isnull", False)),
+                        fields=["erased_at", "created_at"],
+                        name="idenfy_phone_erased",
                     ),
                 ],
                 "constraints": [

@@ -1,0 +1,190 @@
+"""The purge: what is deleted when nothing needs it any more."""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from django.db import IntegrityError, models
+from django.db.models import ProtectedError, Q, RestrictedError
+from django.utils import timezone
+
+from . import limits
+from .conf import conf
+from .edge import hide_values
+from .exceptions import InsideTransaction
+from .models import PhoneVerification, StartLock, primary_alias
+from .querysets import PhoneVerificationQuerySet
+from .statuses import OPEN_STATUSES, Status
+from .transactions import durable_transaction, in_transaction, retry_on_abort
+
+# How many rows are locked and deleted at once, in a transaction of their own.
+BATCH = 500
+# The limits that count an erased row: it has no user and no network any more.
+KINDS_OF_ERASED = ("number", "block", "site")
+
+
+@dataclass
+class Deleted:
+    """How many verifications and locks were deleted, or would be.
+
+    ``kept`` counts those that foreign keys of other models kept, by those models.
+    """
+
+    rows: int = 0
+    locks: int = 0
+    kept: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        counts = [f"verifications: {self.rows}", f"locks: {self.locks}"]
+        counts += [f"kept by {name}: {n}" for name, n in sorted(self.kept.items())]
+        return ", ".join(counts)
+
+
+Progress = Callable[[Deleted], object]
+
+
+@hide_values
+def purge(*, dry_run: bool = False, progress: Progress | None = None) -> Deleted:
+    """Delete rows older than RETENTION, and erased rows and locks of no further use.
+
+    Safe at any time, and to be interrupted: each batch is committed by itself, and the
+    next purge goes on. Rows under way and proofs that are not announced stay, as do
+    rows that another process has locked. ``progress`` is called after each batch.
+    Raises InsideTransaction.
+    """
+    if in_transaction(primary_alias()):
+        raise InsideTransaction
+    run = _Run(dry_run, progress or (lambda deleted: None))
+    run.delete_rows(_outdated())
+    run.delete_rows(outdated_erased())
+    run.delete_locks()
+    return run.deleted
+
+
+def _outdated() -> PhoneVerificationQuerySet:
+    now = timezone.now()
+    # Also where the system check of RETENTION is silenced.
+    keep_for = max(conf.RETENTION, limits.longest_window())
+    return (
+        _ended_before(now - keep_for)
+        .exclude(status=Status.VERIFIED, announced_at=None)
+        .exclude(verified_at__gt=now - conf.REDEEM_WITHIN)
+    )
+
+
+def outdated_erased() -> PhoneVerificationQuerySet:
+    """Erased rows that no limit counts any more."""
+    window = limits.longest_window(KINDS_OF_ERASED)
+    return _ended_before(timezone.now() - window).filter(erased_at__isnull=False)
+
+
+def _ended_before(moment: Any) -> PhoneVerificationQuerySet:
+    """The sweep ends the others of that age."""
+    rows: PhoneVerificationQuerySet = PhoneVerification.objects.all()
+    return rows.filter(created_at__lte=moment).exclude(status__in=OPEN_STATUSES)
+
+
+class _Run:
+    """One purge."""
+
+    def __init__(self, is_dry: bool, progress: Progress) -> None:
+        self.is_dry, self.progress = is_dry, progress
+        self.deleted = Deleted()
+
+    def delete_rows(self, rows: PhoneVerificationQuerySet) -> None:
+        for pks in _pages(rows):
+            if self.is_dry:
+                self.deleted.rows += len(pks)
+            else:
+                delete(rows, pks, self.deleted)
+            self.progress(self.deleted)
+
+    def delete_locks(self) -> None:
+        """A start that needs one makes it anew."""
+        unused_since = timezone.now() - limits.longest_window()
+        unused = StartLock.objects.filter(
+            Q(cleared_at=None) | Q(cleared_at__lte=unused_since),
+            locked_at__lte=unused_since,
+        )
+        for keys in _pages_of_locks(unused):
+            work = partial(_delete_batch, unused, keys)
+            self.deleted.locks += (
+                len(keys) if self.is_dry else retry_on_abort(work, primary_alias())
+            )
+            self.progress(self.deleted)
+
+
+def _pages(rows: PhoneVerificationQuerySet) -> Iterator[list[uuid.UUID]]:
+    """The primary keys of rows, oldest first, so that each query reads one batch."""
+    after = Q()
+    by_age = rows.order_by("created_at", "pk").values_list("created_at", "pk")
+    while page := list(by_age.filter(after)[:BATCH]):
+        created_at, pk = page[-1]
+        later = Q(created_at__gt=created_at) | Q(pk__gt=pk)
+        after = Q(created_at__gte=created_at) & later
+        yield [pk for _created_at, pk in page]
+
+
+def _pages_of_locks(locks: "models.QuerySet[StartLock]") -> Iterator[list[str]]:
+    """The keys of locks, in pages of all keys: few of very many may be among them."""
+    last = ""
+    keys = StartLock.objects.order_by("key").values_list("key", flat=True)
+    while page := list(keys.filter(key__gt=last)[:BATCH]):
+        last = page[-1]
+        found = locks.filter(key__in=page).values_list("key", flat=True)
+        if chosen := list(found):
+            yield chosen
+
+
+def delete(
+    rows: PhoneVerificationQuerySet,
+    pks: Sequence[uuid.UUID],
+    deleted: Deleted,
+    *,
+    skip_locked: bool = True,
+) -> None:
+    """Delete those of ``pks`` that are still among ``rows``, and add them up.
+
+    Django deletes them, so relations of the host's models do as their ``on_delete``
+    says. A row that one of them protects is found by halving, and kept.
+    """
+    work = partial(_delete_batch, rows, pks, skip_locked=skip_locked)
+    try:
+        deleted.rows += retry_on_abort(work, primary_alias())
+    except IntegrityError as error:
+        if len(pks) == 1:
+            deleted.kept[_keepers(error)] += 1
+            return
+        middle = len(pks) // 2
+        for half in (pks[:middle], pks[middle:]):
+            delete(rows, half, deleted, skip_locked=skip_locked)
+
+
+def _keepers(error: IntegrityError) -> str:
+    """The names of the models whose rows protect one: never the text of the error."""
+    found: set[models.Model] = set()
+    if isinstance(error, ProtectedError):
+        found = error.protected_objects
+    elif isinstance(error, RestrictedError):
+        found = error.restricted_objects
+    names = sorted({each._meta.label for each in found})
+    return ", ".join(names) or "a foreign key"
+
+
+def _delete_batch(
+    rows: "models.QuerySet[Any]", pks: Sequence[Any], *, skip_locked: bool = True
+) -> int:
+    """Delete what is still among ``rows``, in one transaction. Returns how many.
+
+    What another process has locked is passed over: a start holds several locks, so
+    to wait for one of them could be a deadlock.
+    """
+    with durable_transaction(primary_alias()) as bounds:
+        chosen = rows.filter(bounds, pk__in=pks).order_by()
+        locked = chosen.select_for_update(skip_locked=skip_locked)
+        found = list(locked.values_list("pk", flat=True))
+        rows.model._default_manager.filter(pk__in=found).delete()
+    return len(found)
