@@ -21,6 +21,7 @@ from .exceptions import (
     ProviderUnavailable,
     RateLimited,
     VerificationError,
+    VerificationNotFound,
 )
 from .models import PhoneVerification, primary_alias
 from .transactions import (
@@ -117,7 +118,12 @@ class _Check:
         if not has_changed:
             # Another process was faster, or the answer to our own commit was lost.
             refresh = partial(self.row.refresh_from_db, using=primary_alias())
-            retry_or_check_unknown(refresh)
+            try:
+                retry_or_check_unknown(refresh)
+            except PhoneVerification.DoesNotExist:
+                raise VerificationNotFound from None
+            if self.row.erased_at:
+                raise VerificationNotFound
         return has_changed
 
 

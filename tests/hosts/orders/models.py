@@ -37,6 +37,23 @@ class Order(models.Model):
     )
 
 
+class Receipt(models.Model):
+    """What becomes of it when its verification is deleted, in each of three ways."""
+
+    Kept = partial(
+        models.ForeignKey,
+        PhoneVerification,
+        null=True,
+        db_constraint=False,
+        related_name="+",
+    )
+
+    id = models.BigAutoField(primary_key=True)
+    protecting = Kept(on_delete=models.PROTECT)
+    following = Kept(on_delete=models.CASCADE)
+    forgetting = Kept(on_delete=models.SET_NULL)
+
+
 @admin.register(Order)
 class OrderAdmin(admin.ModelAdmin):
     raw_id_fields = [
