@@ -73,14 +73,15 @@ def erase(
     if in_transaction(primary_alias()):
         raise InsideTransaction
     person, deleted = Person.named(phone_number, user), Deleted()
+    if now:
+        # First, so that the row of a start that holds one is found below.
+        deleted.locks = limits.forget(person.kind, str(person.value))
     pks = list(person.rows.values_list("pk", flat=True))
     unneeded = PhoneVerification.objects.all() if now else outdated_erased()
     for begin in range(0, len(pks), BATCH):
         batch = pks[begin : begin + BATCH]
         retry_on_abort(partial(_strip, batch), primary_alias())
-        delete(unneeded, batch, deleted, skip_locked=False)
-    if now:
-        deleted.locks = limits.forget(person.kind, str(person.value))
+        delete(unneeded, batch, deleted)
     return Erased(len(pks), deleted)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import IntegrityError, models
 from django.db.models import ProtectedError, Q, RestrictedError
+from django.db.models.deletion import Collector
 from django.utils import timezone
 
 from . import limits
@@ -51,9 +52,8 @@ def purge(*, dry_run: bool = False, progress: Progress | None = None) -> Deleted
     """Delete rows older than RETENTION, and erased rows and locks of no further use.
 
     Safe at any time, and to be interrupted: each batch is committed by itself, and the
-    next purge goes on. Rows under way and proofs that are not announced stay, as do
-    rows that another process has locked. ``progress`` is called after each batch.
-    Raises InsideTransaction.
+    next purge goes on. Rows under way and proofs that are not announced stay.
+    ``progress`` is called after each batch. Raises InsideTransaction.
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
@@ -110,7 +110,7 @@ class _Run:
             locked_at__lte=unused_since,
         )
         for keys in _pages_of_locks(unused):
-            work = partial(_delete_batch, unused, keys)
+            work = partial(_delete_locks, unused, keys)
             self.deleted.locks += (
                 len(keys) if self.is_dry else retry_on_abort(work, primary_alias())
             )
@@ -140,27 +140,23 @@ def _pages_of_locks(locks: "models.QuerySet[StartLock]") -> Iterator[list[str]]:
 
 
 def delete(
-    rows: PhoneVerificationQuerySet,
-    pks: Sequence[uuid.UUID],
-    deleted: Deleted,
-    *,
-    skip_locked: bool = True,
+    rows: PhoneVerificationQuerySet, pks: Sequence[uuid.UUID], deleted: Deleted
 ) -> None:
     """Delete those of ``pks`` that are still among ``rows``, and add them up.
 
-    Django deletes them, so relations of the host's models do as their ``on_delete``
-    says. A row that one of them protects is found by halving, and kept.
+    Relations of the host's models do as their ``on_delete`` says. A row that one of
+    them protects is found by halving, and kept.
     """
-    work = partial(_delete_batch, rows, pks, skip_locked=skip_locked)
     try:
+        work = partial(_delete_rows, rows, pks)
         deleted.rows += retry_on_abort(work, primary_alias())
     except IntegrityError as error:
         if len(pks) == 1:
             deleted.kept[_keepers(error)] += 1
             return
         middle = len(pks) // 2
-        for half in (pks[:middle], pks[middle:]):
-            delete(rows, half, deleted, skip_locked=skip_locked)
+        delete(rows, pks[:middle], deleted)
+        delete(rows, pks[middle:], deleted)
 
 
 def _keepers(error: IntegrityError) -> str:
@@ -174,17 +170,28 @@ def _keepers(error: IntegrityError) -> str:
     return ", ".join(names) or "a foreign key"
 
 
-def _delete_batch(
-    rows: "models.QuerySet[Any]", pks: Sequence[Any], *, skip_locked: bool = True
-) -> int:
-    """Delete what is still among ``rows``, in one transaction. Returns how many.
-
-    What another process has locked is passed over: a start holds several locks, so
-    to wait for one of them could be a deadlock.
-    """
-    with durable_transaction(primary_alias()) as bounds:
+def _delete_rows(rows: PhoneVerificationQuerySet, pks: Sequence[uuid.UUID]) -> int:
+    """Delete what is still among ``rows``, in one transaction. Returns how many."""
+    using = primary_alias()
+    with durable_transaction(using) as bounds:
         chosen = rows.filter(bounds, pk__in=pks).order_by()
-        locked = chosen.select_for_update(skip_locked=skip_locked)
-        found = list(locked.values_list("pk", flat=True))
-        rows.model._default_manager.filter(pk__in=found).delete()
-    return len(found)
+        # Where no model refers to the rows, and nobody listens to their deletion.
+        if Collector(using).can_fast_delete(chosen):
+            return chosen._raw_delete(using)
+        locked = list(chosen.select_for_update().values_list("pk", flat=True))
+        PhoneVerification.objects.filter(pk__in=locked).delete()
+    return len(locked)
+
+
+def _delete_locks(unused: "models.QuerySet[StartLock]", keys: Sequence[str]) -> int:
+    """Delete what is still ``unused``, in one transaction. Returns how many.
+
+    What a start has locked is passed over: it holds several locks, so to wait for one
+    of them could be a deadlock.
+    """
+    using = primary_alias()
+    with durable_transaction(using) as bounds:
+        chosen = unused.filter(bounds, key__in=keys).order_by()
+        free = chosen.select_for_update(skip_locked=True).values_list("key", flat=True)
+        deleted, _by_model = StartLock.objects.filter(key__in=list(free)).delete()
+    return deleted

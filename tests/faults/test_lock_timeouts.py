@@ -16,8 +16,15 @@ from django.db import (
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_idenfy_phone import delivery, gate, limits, services, transactions
-from django_idenfy_phone.models import PhoneVerification, ProviderGate
+from django_idenfy_phone import (
+    delivery,
+    gate,
+    limits,
+    maintenance,
+    services,
+    transactions,
+)
+from django_idenfy_phone.models import PhoneVerification, ProviderGate, StartLock
 from django_idenfy_phone.starting import StartRequest
 from support import wire as w
 from support.constants import NUMBER
@@ -110,6 +117,9 @@ CHANGES = {
     "redeem": ("verified", lambda row: rows.redeem(row.pk, row.user_id, "")),
     "pause": ("sent", lambda row: gate.pause_checks(timezone.now())),
     "success": ("sent", lambda row: gate.note_success()),
+    "purge": ("old", lambda row: maintenance.purge()),
+    "erase": ("failed", lambda row: maintenance.erase(user=row.user)),
+    "forget": ("failed", lambda row: limits.forget("number", NUMBER)),
 }
 
 
@@ -121,6 +131,8 @@ def make_for(make):
         now = timezone.now()
         services.clear_number(NUMBER)
         ProviderGate.objects.create(account_faults=1)
+        if status == "old":
+            return make("expired", created_at=now - timedelta(days=91))
         if status == "late":
             return make("queued", send_by=now)
         if status == "checking":
@@ -151,6 +163,21 @@ def test_slice_of_late_rows_passes_over_locked_ones(make_for):
         else:
             assert rows.settle_slice() == (0, [])
         assert seconds() < 3
+
+
+@pytest.mark.usefixtures("one_second")
+def test_purge_passes_over_the_lock_of_a_start(make_for):
+    """A start holds several, so to wait for one of them could be a deadlock."""
+    make_for("failed")
+    long_ago = timezone.now() - timedelta(days=31)
+    StartLock.objects.update(locked_at=long_ago, cleared_at=None)
+    with locked_for(8) as seconds:
+        if connection.vendor == "sqlite":
+            with pytest.raises(OperationalError):
+                maintenance.purge()
+        else:
+            assert maintenance.purge().locks == 0
+            assert seconds() < 1
 
 
 def test_start_waits_for_a_lock_that_is_released(api, wire):

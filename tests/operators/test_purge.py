@@ -15,6 +15,7 @@ from django_idenfy_phone.exceptions import InsideTransaction
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from hosts.orders.models import Receipt
 from support.constants import NUMBER
+from support.databases import after_statement
 from support.steps import named_cases, refusal_of, start, start_and_expire
 
 pytestmark = pytest.mark.django_db
@@ -38,10 +39,19 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(retention, "BATCH", 2)
 
 
+@pytest.fixture(params=["with relations", "without relations"])
+def _relations(request, monkeypatch):
+    """Whether the host has models that refer to verifications."""
+    if request.param == "without relations":
+        own = PhoneVerification._meta.concrete_fields
+        monkeypatch.setattr(PhoneVerification._meta, "get_fields", lambda **kwargs: own)
+
+
 def announced():
     return {"announced_at": timezone.now(), "verified_at": timezone.now() - DAY}
 
 
+@pytest.mark.usefixtures("_relations")
 @pytest.mark.parametrize("status", ["verified", "failed", "expired", "locked"])
 def test_ended_row_is_deleted_after_90_days(make_old, status):
     fields = announced() if status == "verified" else {}
@@ -91,7 +101,7 @@ def test_row_that_a_limit_counts_refuses_after_a_purge(user, clock, wire, settin
     assert refusal_of(user) == ("limit_reached", DAY)
 
 
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("_relations", "small_batches")
 def test_all_batches_are_deleted_past_rows_that_stay(make_old):
     moment = timezone.now() - 91 * DAY
     for n in range(9):
@@ -110,6 +120,17 @@ def test_dry_run_counts_and_deletes_nothing(make_old, wire, user, clock):
     assert (found.rows, found.locks) == (6, 3)
     assert (rows.count(), StartLock.objects.count()) == (6, 3)
     assert maintenance.purge() == found
+
+
+@pytest.mark.usefixtures("_relations")
+@pytest.mark.django_db(transaction=True)
+def test_row_that_is_verified_meanwhile_stays(make_old):
+    """A host with long codes may get a late answer just before the row is deleted."""
+    row = make_old()
+    with after_statement(lambda: rows.mark_verified(row, timezone.now())) as on:
+        on("ORDER BY")
+        assert maintenance.purge().rows == 0
+    assert rows.get().is_verified
 
 
 def test_purge_inside_a_transaction_is_refused():
@@ -201,6 +222,7 @@ def table_with_foreign_key(transactional_db):
         cursor.execute("DROP TABLE host_record")
 
 
+@pytest.mark.usefixtures("_relations")
 def test_row_that_the_database_keeps_stays(table_with_foreign_key, make_old):
     table_with_foreign_key(make_old().pk)
     make_old()
@@ -224,14 +246,14 @@ ERRORS = {"signal": KeyboardInterrupt, "connection": OperationalError}
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("small_batches")
+@pytest.mark.usefixtures("_relations", "small_batches")
 @pytest.mark.parametrize("error", **named_cases(ERRORS))
 def test_interrupted_purge_can_be_run_again(make_old, error):
     def interrupt(execute, sql, *arguments):
         result = execute(sql, *arguments)
-        if sql.startswith("DELETE") and "phoneverification" in sql:
+        if "DELETE FROM" in sql and "phone_phoneverification" in sql:
             deletions.append(sql)
-            if len(deletions) == 4:
+            if len(deletions) == 2:
                 raise error
         return result
 
