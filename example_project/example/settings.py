@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import dj_database_url
+from celery.schedules import crontab
 
 BASE = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EXAMPLE_DATA", BASE / "data"))
@@ -93,7 +94,11 @@ if "mysql" in str(DATABASES["default"]["ENGINE"]) and not find_spec("MySQLdb"):
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "filesystem://")
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
-    "phone-sweep": {"task": "django_idenfy_phone.sweep", "schedule": 30.0}
+    "phone-sweep": {"task": "django_idenfy_phone.sweep", "schedule": 30.0},
+    "phone-purge": {
+        "task": "django_idenfy_phone.purge",
+        "schedule": crontab(hour=3, minute=30),
+    },
 }
 if CELERY_BROKER_URL == "filesystem://":
     messages, control = DATA / "broker", DATA / "broker-control"

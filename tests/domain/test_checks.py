@@ -17,7 +17,7 @@ from django.utils import timezone
 from phonenumbers import PhoneNumberType
 
 from django_idenfy_phone import checks, phone
-from django_idenfy_phone.conf import PREFIX, Settings, conf
+from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, PREFIX, Settings, conf
 
 pytestmark = pytest.mark.usefixtures("account")
 # No message of a check may contain it.
@@ -195,6 +195,14 @@ BAD = [
     ("E015", "REDEEM_WITHIN", timedelta(days=2)),
     ("E015", "REDEEM_WITHIN", 900),
     ("E015", "REDEEM_WITHIN", None),
+    ("E028", "RETENTION", 90),
+    ("E028", "RETENTION", None),
+    ("E028", "RETENTION", "90d"),
+    ("E028", "RETENTION", timedelta(0)),
+    ("E028", "RETENTION", timedelta(days=-90)),
+    ("E028", "RETENTION", timedelta.max),
+    # The longest window of the default SEND_LIMITS is 30 days.
+    ("E029", "RETENTION", timedelta(days=29)),
     *(
         (check_id, name, value)
         for check_id, name in (("E016", "START_GUARD"), ("E017", "CLIENT_NETWORK"))
@@ -235,6 +243,30 @@ def test_error_names_the_setting_but_not_its_value(settings, check_id, name):
     assert hint
 
 
+LONG, NONE = {"number": ["100/120d"]}, dict.fromkeys(DEFAULT_SEND_LIMITS, ())
+
+
+@pytest.mark.parametrize(
+    ("limits", "retention", "ids"),
+    [
+        (LONG, timedelta(days=90), ["E029"]),
+        (LONG, timedelta(days=120), []),
+        (NONE, timedelta(days=1), []),
+        (NONE, timedelta(hours=23), ["E029"]),
+        ({"number": ["nonsense"]}, timedelta(hours=1), ["E014"]),
+    ],
+)
+def test_retention_covers_the_longest_window(settings, limits, retention, ids):
+    settings.IDENFY_PHONE_SEND_LIMITS = limits
+    settings.IDENFY_PHONE_RETENTION = retention
+    assert found_ids() == ids
+
+
+def test_default_retention_is_checked_too(settings):
+    settings.IDENFY_PHONE_SEND_LIMITS = LONG
+    assert found_ids() == ["E029"]
+
+
 GOOD = [
     ("API_URL", "https://ivs.idenfy.com"),
     ("API_URL", "https://ivs.idenfy.com/"),
@@ -258,6 +290,8 @@ GOOD = [
     ("CODE_LIFETIME", timedelta(seconds=1)),
     ("CODE_LIFETIME", timedelta(hours=1)),
     ("MAX_CHECKS", 1),
+    ("RETENTION", timedelta(days=30)),
+    ("RETENTION", timedelta(days=36_500)),
     ("MAX_CHECKS", 10),
     ("RESEND_COOLDOWN", (60,)),
     ("RESEND_COOLDOWN", [60, 60, 86400]),
@@ -266,7 +300,7 @@ GOOD = [
     ("TIMEOUT", 0.5),
     ("ALLOW_ANONYMOUS", False),
     ("SEND_LIMITS", {}),
-    ("SEND_LIMITS", {"number": ["1/s"], "user": (), "site": ("9999999/9999h", "1/m")}),
+    ("SEND_LIMITS", {"number": ["1/s"], "user": (), "site": ("9999999/2160h", "1/m")}),
     ("REDEEM_WITHIN", timedelta(seconds=1)),
     ("REDEEM_WITHIN", timedelta(days=1)),
     ("START_GUARD", None),

@@ -82,3 +82,17 @@ def test_resend_at_reads_only_rows_of_the_caller(many_ended_rows, user, plans):
     for plan in plans:
         assert WHOLE_TABLE[connection.vendor] not in plan
     assert "idenfy_phone_" in plans[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_purge_reads_only_old_and_erased_rows(many_ended_rows, plans, make):
+    make("expired", erased_at=timezone.now())
+    # Older than a window, and not as old as RETENTION.
+    then = timezone.now() - timedelta(days=40)
+    PhoneVerification.objects.update(created_at=then)
+    with connection.cursor() as cursor:
+        cursor.execute(ANALYZE[connection.vendor])
+    maintenance.purge()
+    old, erased = plans[:2]
+    assert "idenfy_phone_site" in old
+    assert "idenfy_phone_erased" in erased

@@ -385,3 +385,19 @@ def test_dump_and_load_keep_a_text_that_is_no_number(
     for loaded in serializers.deserialize("json", dump):
         loaded.save()
     assert stored_numbers() == [text]
+
+
+@pytest.mark.parametrize(
+    "text", ["+370 612 34567", "+44 1632 960001", "+1 202 555 0100"]
+)
+def test_number_that_gets_no_codes_has_an_e164_form(text, settings):
+    settings.IDENFY_PHONE_REGIONS = ["FR"]
+    assert phone.to_e164(text) == text.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ona", "tel:+37061234567", "+", None, 37061234567]
+)
+def test_text_that_is_no_number_has_no_e164_form(text):
+    with pytest.raises(NumberNotSupported):
+        phone.to_e164(text)

@@ -276,10 +276,10 @@ def test_client_network_is_stored(api, idenfy_sandbox, django_user_model):
     api.post("/phone/start/", body, format="json", **headers)
     assert PhoneVerification.objects.get().network == "8.8.8.8"
 
-def test_beat_schedule_names_sweep_task(settings):
+def test_beat_schedule_names_all_periodic_tasks(settings):
     from django_idenfy_phone import tasks
     names = [entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()]
-    assert names == [tasks.sweep.name]
+    assert names == [tasks.sweep.name, tasks.purge.name]
 """,
 }
 
