@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
 from django.core.management import CommandError, call_command
-from pytest_django import Settings
 
 from django_idenfy_phone.management.commands.idenfy_phone_sandbox import Command
 from django_idenfy_phone.sandbox.scenarios import SCENARIOS
@@ -76,7 +76,7 @@ def test_help_describes_each_magic_number() -> None:
 
 @pytest.mark.parametrize("port", [None, 65536])
 def test_command_reports_port_that_it_cannot_use(
-    server: SandboxServer, settings: Settings, port: int | None
+    server: SandboxServer, settings: Any, port: int | None
 ) -> None:
     settings.IDENFY_PHONE_API_KEY = settings.IDENFY_PHONE_API_SECRET = "own"
     port = port or server.port
