@@ -12,6 +12,7 @@ from .rows import (
     start_full_tables,
     start_slow_provider,
     startup,
+    support,
     worker,
 )
 from .support.bench import Bench
@@ -30,6 +31,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "outage": operators.measure_outage,
     "status": operators.measure_status,
     "purge": retention.measure,
+    "support": support.measure,
     "publish": publish.measure,
     "startup": startup.measure,
 }
@@ -55,5 +57,6 @@ TARGETS = {
     "10,000 rows after an outage": Target("≤ 1.00"),
     "status": Target("≤ 1.5"),
     "purge: rows a second": Target("≥ 1.00"),
+    **dict.fromkeys(support.NAMES, Target("≤ 1.3")),
     "startup: CPU added by the app": Target("≤ 1.00"),
 }

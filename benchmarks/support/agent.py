@@ -16,7 +16,9 @@ import django
 django.setup()
 
 from celery import current_app  # noqa: E402
+from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
+from django.test import Client  # noqa: E402
 
 from benchmarks.host import celery  # noqa: E402
 from django_idenfy_phone import tasks  # noqa: E402
@@ -57,9 +59,21 @@ def delay() -> None:
     tasks.send_code.delay(str(uuid.uuid4()))
 
 
+staff = Client()
+
+
+def login() -> None:
+    staff.force_login(User.objects.create_superuser("operator"))
+
+
+def page(url: str) -> None:
+    response = staff.get(url)
+    assert response.status_code == 200, response.status_code
+
+
 CALLS = {
     each.__name__: each
-    for each in (migrate, publish, sweep, purge, status, notify, delay)
+    for each in (migrate, publish, sweep, purge, status, notify, delay, login, page)
 }
 
 
