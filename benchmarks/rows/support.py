@@ -17,7 +17,7 @@ QUERIES = {
     "today": "",
     "7 days": "?period=7d",
     "any time": "?period=all",
-    "last page": "?period=all&p=30",
+    "last page": "?period=all&p=60",
     "rare status": "?period=all&status__exact=locked",
     "common status": "?period=all&status__exact=verified",
     "rare failure": "?period=30d&failure__exact=unknown",

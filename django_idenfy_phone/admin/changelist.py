@@ -9,8 +9,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.functional import cached_property
 
-from . import words
-from .filters import MOST_ROWS, UNTIL, PeriodFilter
+from . import filters, words
 
 if TYPE_CHECKING:
     _Base = ChangeList
@@ -33,8 +32,8 @@ class BoundedPaginator(Paginator):  # type: ignore[type-arg]
 
     @cached_property
     def count(self) -> int:
-        counted = self.object_list.order_by()[: MOST_ROWS + 1].count()
-        return AtLeast(MOST_ROWS) if counted > MOST_ROWS else counted
+        counted = self.object_list.order_by()[: filters.MOST_ROWS + 1].count()
+        return AtLeast(filters.MOST_ROWS) if counted > filters.MOST_ROWS else counted
 
 
 class LogChangeList(_Base):
@@ -54,7 +53,7 @@ class LogChangeList(_Base):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         for spec in self.filter_specs:
-            if isinstance(spec, PeriodFilter) and spec.looked_back_to:
-                until = {UNTIL: spec.looked_back_to.isoformat()}
+            if isinstance(spec, filters.PeriodFilter) and spec.looked_back_to:
+                until = {filters.UNTIL: spec.looked_back_to.isoformat()}
                 self.looked_back_to = words.moment(spec.looked_back_to)
                 self.further_back = self.get_query_string(until, [PAGE_VAR])

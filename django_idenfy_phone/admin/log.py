@@ -41,6 +41,7 @@ class PhoneVerificationAdmin(AttemptPage):
         *(PeriodFilter, "status", "failure", PurposeFilter, RegionFilter, UserFilter),
     )
     list_select_related = ("user",)
+    list_per_page = 50
     list_max_show_all = 0
     ordering = ("-created_at",)
     sortable_by = ()
