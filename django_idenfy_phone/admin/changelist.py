@@ -52,6 +52,9 @@ class LogChangeList(_Base):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
+        if not self.result_count:
+            # The same rows were just looked through in vain.
+            self.result_list = self.queryset.none()
         for spec in self.filter_specs:
             if isinstance(spec, filters.PeriodFilter) and spec.looked_back_to:
                 until = {filters.UNTIL: spec.looked_back_to.isoformat()}

@@ -203,8 +203,9 @@ ADVICE = {
     "sent": (
         {},
         (
-            "The code was sent at 2026-11-30 12:00:00 UTC: look at the phone. A call that "
-            "reads the code may follow. It can be entered until 2026-11-30 12:10:00 UTC."
+            "The code was sent at 2026-11-30 12:00:00 UTC: look at the phone. A call "
+            "that reads the code may follow. It can be entered until 2026-11-30 "
+            "12:10:00 UTC."
         ),
     ),
     "sent, spent": (
@@ -220,8 +221,8 @@ ADVICE = {
     "verified, taken": (
         {"announced_at": timezone.now(), "number_taken": True},
         (
-            "The number is confirmed, but another account holds it: it must be released "
-            "there first, or another number used."
+            "The number is confirmed, but another account holds it: it must be "
+            "released there first, or another number used."
         ),
     ),
     "verified, not told": (
@@ -241,22 +242,22 @@ ADVICE = {
     "failed, account": (
         {"failure": "account"},
         (
-            "No code comes, and the customer can do nothing: the operator must look at the "
-            "site's key, contract and credits at iDenfy."
+            "No code comes, and the customer can do nothing: the operator must look at "
+            "the site's key, contract and credits at iDenfy."
         ),
     ),
     "failed, rate": (
         {"failure": "rate_limited"},
         (
-            f"iDenfy took no more requests from this site, so no code comes: {AGAIN} The "
-            "operator must act if this happens often."
+            f"iDenfy took no more requests from this site, so no code comes: {AGAIN} "
+            "The operator must act if this happens often."
         ),
     ),
     "failed, unreachable": (
         {"failure": "unreachable"},
         (
-            f"iDenfy could not be reached, so no code comes: {AGAIN} The operator must act "
-            "if this happens often."
+            f"iDenfy could not be reached, so no code comes: {AGAIN} The operator "
+            "must act if this happens often."
         ),
     ),
     "failed, unknown": (
@@ -266,8 +267,8 @@ ADVICE = {
     "failed, late": (
         {"failure": "too_late"},
         (
-            f"The code could not be sent in time and does not come: {AGAIN} The operator "
-            "must look at worker and sweep if this happens often."
+            f"The code could not be sent in time and does not come: {AGAIN} The "
+            "operator must look at worker and sweep if this happens often."
         ),
     ),
 }
