@@ -8,6 +8,7 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -59,6 +60,9 @@ class Others(NamedTuple):
 
 class AttemptPage(admin.ModelAdmin):  # type: ignore[type-arg]
     """The change view, which changes nothing, and the view of the full number."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[PhoneVerification]:
+        return super().get_queryset(request).select_related("user")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         # The page shows the details in words of its own.
@@ -139,7 +143,7 @@ class AttemptPage(admin.ModelAdmin):  # type: ignore[type-arg]
             "attempt_url": links.object_url(self.admin_site, PhoneVerification, pk),
         }
         # The links of a template lead to the site that it names.
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        request.current_app = self.admin_site.name
         return TemplateResponse(request, FULL_NUMBER_TEMPLATE, context)
 
 

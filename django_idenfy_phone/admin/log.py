@@ -40,7 +40,6 @@ class PhoneVerificationAdmin(AttemptPage):
     list_filter = (
         *(PeriodFilter, "status", "failure", PurposeFilter, RegionFilter, UserFilter),
     )
-    list_select_related = ("user",)
     list_per_page = 50
     list_max_show_all = 0
     ordering = ("-created_at",)
