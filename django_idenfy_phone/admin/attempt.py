@@ -1,6 +1,7 @@
 """The page of one attempt: its story, its details, and others beside it."""
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -21,7 +22,6 @@ from django.views.decorators.http import require_POST
 from .. import services
 from ..models import PhoneVerification
 from ..phone import written
-from ..querysets import PhoneVerificationQuerySet
 from . import links, timeline, words
 from .advice import advice
 
@@ -92,25 +92,20 @@ class AttemptPage(admin.ModelAdmin):  # type: ignore[type-arg]
             "advice": advice(row, now, services.resend_at(row, user=row.user)),
             "steps": [shown(step) for step in timeline.steps(row, now)],
             "details": details(row),
-            "others": [self._others_of_number(row), *self._others_of_user(row)],
+            "others": list(self._others(request, row)),
             "full_number_url": full_number_url,
         }
 
-    def _others_of_number(self, row: PhoneVerification) -> Others:
-        rows = PhoneVerification.objects.filter(phone_number=written(row.phone_number))
-        return self._others(_("Other attempts of this number"), rows, row)
+    def _others(self, request: HttpRequest, row: PhoneVerification) -> Iterator[Others]:
+        rows = self.get_queryset(request).exclude(pk=row.pk).order_by("-created_at")
+        of_number = rows.filter(phone_number=written(row.phone_number))
+        yield self._newest(_("Other attempts of this number"), of_number)
+        if row.user_id is not None:
+            of_user = rows.filter(user_id=row.user_id)
+            yield self._newest(_("Other attempts of this user"), of_user)
 
-    def _others_of_user(self, row: PhoneVerification) -> list[Others]:
-        if row.user_id is None:
-            return []
-        rows = PhoneVerification.objects.filter(user_id=row.user_id)
-        return [self._others(_("Other attempts of this user"), rows, row)]
-
-    def _others(
-        self, title: str, rows: PhoneVerificationQuerySet, row: PhoneVerification
-    ) -> Others:
-        others = rows.exclude(pk=row.pk).select_related("user").order_by("-created_at")
-        lines = [self._line(other) for other in others[: MOST_OTHERS + 1]]
+    def _newest(self, title: str, rows: QuerySet[PhoneVerification]) -> Others:
+        lines = [self._line(row) for row in rows[: MOST_OTHERS + 1]]
         return Others(title, lines[:MOST_OTHERS], len(lines) > MOST_OTHERS)
 
     def _line(self, row: PhoneVerification) -> Line:
@@ -137,8 +132,6 @@ class AttemptPage(admin.ModelAdmin):  # type: ignore[type-arg]
         logger.info("Verification %s: its full number was shown.", row.reference)
         context = self.admin_site.each_context(request) | {
             "title": _("Full number"),
-            "opts": self.opts,
-            "row": row,
             "number": written(row.phone_number),
             "attempt_url": links.object_url(self.admin_site, PhoneVerification, pk),
         }
