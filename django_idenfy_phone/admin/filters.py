@@ -74,9 +74,13 @@ class PeriodFilter(SimpleListFilter):
         return super().value() or ("all" if self.is_narrow else "today")
 
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
-        # Without the first one, "All".
-        _all, *choices = super().choices(changelist)
-        yield from choices
+        for value, title in self.lookup_choices:
+            chosen = {str(self.parameter_name): value}
+            yield {
+                "selected": self.value() == value,
+                "query_string": changelist.get_query_string(chosen, [UNTIL]),
+                "display": title,
+            }
 
     def expected_parameters(self) -> list[str | None]:
         return [self.parameter_name, UNTIL]
@@ -161,11 +165,11 @@ class UserFilter(SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         value = self.value()
-        return [] if value is None else [(value, str(_user(value)))]
+        # The name may be a number: the rows show it masked.
+        return [] if value is None else [(value, _("The chosen one"))]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:  # type: ignore[override]
-        pk: Any = self.value()
-        return queryset.filter(user_id=pk)
+        return queryset.filter(user=_user(self.value() or ""))
 
 
 def _user(pk: str) -> Any:

@@ -1,5 +1,6 @@
 """How the admin writes times, durations and states: in the words of support."""
 
+import re
 from datetime import datetime, timedelta
 
 from django.utils import timezone
@@ -10,9 +11,10 @@ from django.utils.translation import gettext as _
 
 from ..conf import conf
 from ..models import PhoneVerification
-from ..phone import written
+from ..phone import mask, written
 
 NOTHING = "-"
+E164 = re.compile(r"\+[0-9]{7,15}")
 FORMAT = "Y-m-d H:i:s T"
 
 
@@ -55,8 +57,9 @@ def user(row: PhoneVerification) -> str:
     """The user's own text. Some hosts name users by their number: it is masked."""
     if row.user is None:
         return _("no login") if row.is_anonymous else NOTHING
-    text, full = str(row.user), written(row.phone_number)
-    return text.replace(full, row.masked_number) if full else text
+    text = E164.sub(lambda found: mask(found[0]), str(row.user))
+    digits = written(row.phone_number).removeprefix("+")
+    return text.replace(digits, row.masked_number) if digits else text
 
 
 def status(row: PhoneVerification) -> SafeString:

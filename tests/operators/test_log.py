@@ -81,13 +81,23 @@ def test_list_tells_a_failure_in_words(admin_client, make):
     assert shown["time_to_send"] == "-"
 
 
-def test_list_masks_a_number_that_names_the_user(admin_client, make, user):
-    user.username = NUMBER
+@pytest.mark.parametrize("name", [NUMBER, NUMBER[1:]])
+@pytest.mark.parametrize("query", ["", "?user={user.pk}"])
+def test_list_masks_a_number_that_names_the_user(admin_client, make, user, name, query):
+    user.username = name
+    user.save()
+    make("sent")
+    page = admin_client.get(LIST_URL + query.format(user=user)).content.decode()
+    assert cells(page)[0]["user_link"] == MASKED_NUMBER
+    assert NUMBER[4:] not in page
+
+
+def test_list_masks_another_number_that_names_the_user(admin_client, make, user):
+    user.username = "Ona (+37061234599)"
     user.save()
     make("sent")
     page = admin_client.get(LIST_URL).content.decode()
-    assert NUMBER[4:] not in page
-    assert cells(page)[0]["user_link"] == MASKED_NUMBER
+    assert cells(page)[0]["user_link"] == "Ona (+370******99)"
 
 
 def test_list_links_the_user(admin_client, make, user):
@@ -333,3 +343,10 @@ def test_list_looks_for_no_distinct_values(admin_client, ten_rows):
     with CaptureQueriesContext(connection) as found:
         admin_client.get(f"{LIST_URL}?_facets=1")
     assert [each["sql"] for each in found if "DISTINCT" in each["sql"]] == []
+
+
+def test_link_of_a_period_goes_back_from_its_end(admin_client, make):
+    make("sent")
+    query = {"until": timezone.now().isoformat()}
+    page = admin_client.get(LIST_URL, query).content.decode()
+    assert offered(page, "period") == {"today", "7d", "30d", "all"}
