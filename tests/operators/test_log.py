@@ -283,6 +283,13 @@ def test_list_counts_no_more_rows_than_it_reads(admin_client, ten_rows):
 
 
 @pytest.mark.usefixtures("most_rows")
+def test_list_shows_that_there_are_more_rows(admin_client, ten_rows):
+    page = admin_client.get(LIST_URL).content.decode()
+    assert re.search(r"\s4\+ phone verifications\s", page)
+    assert "4+ results" in page
+
+
+@pytest.mark.usefixtures("most_rows")
 def test_list_counts_exactly_where_it_reads_all(admin_client, ten_rows):
     PhoneVerification.objects.exclude(pk__in=[row.pk for row in ten_rows[:4]]).delete()
     changes = admin_client.get(LIST_URL).context["cl"]
