@@ -135,8 +135,6 @@ class AttemptPage(admin.ModelAdmin):  # type: ignore[type-arg]
             "number": written(row.phone_number),
             "attempt_url": links.object_url(self.admin_site, PhoneVerification, pk),
         }
-        # The links of a template lead to the site that it names.
-        request.current_app = self.admin_site.name
         return TemplateResponse(request, FULL_NUMBER_TEMPLATE, context)
 
 

@@ -132,8 +132,6 @@ class ValueFilter(SimpleListFilter):
         value = self.value()
         if value is None:
             return queryset
-        if "\0" in value:
-            raise IncorrectLookupParameters
         return queryset.filter(**{str(self.parameter_name): value})
 
 
@@ -176,6 +174,6 @@ def _user(pk: str) -> Any:
     """Raises IncorrectLookupParameters."""
     users = get_user_model()._base_manager.using(primary_alias())
     with suppress(ValueError, ValidationError):
-        if "\0" not in pk and (user := users.filter(pk=pk).first()):
+        if user := users.filter(pk=pk).first():
             return user
     raise IncorrectLookupParameters

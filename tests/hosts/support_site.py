@@ -34,4 +34,4 @@ class LinkedUserAdmin(PhoneVerificationsLink, UserAdmin):
 site = admin.AdminSite(name="support")
 site.register(PhoneVerification, ThemedLog)
 site.register(get_user_model(), LinkedUserAdmin)
-urlpatterns = [path("support/", site.urls)]
+urlpatterns = [path("admin/", admin.site.urls), path("support/", site.urls)]

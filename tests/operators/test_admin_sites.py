@@ -30,6 +30,7 @@ def test_full_number_is_shown_on_its_own_site(admin_client, make):
     page = admin_client.post(url).content.decode()
     assert NUMBER in page
     assert '<a href="/support/django_idenfy_phone/' in page
+    assert 'href="/admin/' not in page
 
 
 def test_theme_keeps_its_own_list(admin_client, make):

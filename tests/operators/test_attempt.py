@@ -344,6 +344,7 @@ def test_attempt_page_links_others_of_number_and_user(admin_client, make, admin_
     assert f"/{of_number.pk}/change/" in page
     assert f"/{of_user.pk}/change/" in page
     assert f"/{stranger.pk}/change/" not in page
+    assert f"/{row.pk}/change/" not in page
 
 
 def test_attempt_page_lists_ten_others_at_most(admin_client, make):
