@@ -87,8 +87,12 @@ class StartRefused(VerificationError):
 
 
 class NumberNotSupported(VerificationError):
-    """Not a number that we send codes to. It does not say why, so nothing leaks."""
+    """Not a number that we send codes to. It does not say why, so nothing leaks.
 
+    ``region`` is for the operator alone: what libphonenumber says, "" for none.
+    """
+
+    region = ""
     code = "number_not_supported"
     message = _(
         "Enter a mobile phone number with its country code, such as +37060012345."

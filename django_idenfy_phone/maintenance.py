@@ -11,7 +11,7 @@ from functools import partial
 
 from django.utils import timezone
 
-from . import announce
+from . import announce, tallies
 from .conf import conf
 from .edge import hide_values
 from .exceptions import InsideTransaction
@@ -48,6 +48,7 @@ def sweep(
     run = _Run(time.monotonic() + budget.total_seconds())
     run.dispatch_due(dispatch)
     failed = run.settle_late()
+    tallies.recount()
     run.call_receivers(failed, is_eager)
 
 

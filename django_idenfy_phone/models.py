@@ -24,6 +24,9 @@ from .fields import ExactCharField
 from .pacing import Pause
 from .phone import E164Field, PhoneNumber, mask, written
 from .querysets import PhoneVerificationQuerySet
+
+# Django finds only the models that this module imports.
+from .records import Heartbeat, Tally  # noqa: F401
 from .starting import StartRequest
 from .statuses import (
     ENDED_STATUSES,

@@ -67,7 +67,9 @@ def parse(text: object) -> Number:
     e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
     # libphonenumber knows longer ones in Germany.
     if len(e164) > MAX_E164 or region is None or not _is_supported(number, region):
-        raise NumberNotSupported
+        error = NumberNotSupported()
+        error.region = region or ""
+        raise error
     return Number(e164, region)
 
 

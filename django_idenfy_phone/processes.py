@@ -2,7 +2,10 @@
 
 import os
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
+
+from django.utils import timezone
 
 T = TypeVar("T")
 
@@ -26,3 +29,24 @@ class PerProcess(Generic[T]):
     def reset(self) -> None:
         """Forget what was made."""
         self._made.clear()
+
+
+class AtMostEvery:
+    """Something that each process does at most once in ``interval``."""
+
+    def __init__(self, interval: timedelta) -> None:
+        self._interval = interval
+        self._last: datetime | None = None
+
+    def is_due(self) -> bool:
+        """Whether to do it now: then not again before the interval has passed."""
+        now = timezone.now()
+        # The clock may have been set back.
+        if self._last is not None and abs(now - self._last) < self._interval:
+            return False
+        self._last = now
+        return True
+
+    def reset(self) -> None:
+        """Make it due."""
+        self._last = None

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
-from . import announce, checking, gate, idempotency, limits, phone, resend
+from . import announce, checking, gate, idempotency, limits, phone, resend, tallies
 from .checking import RETRY_SOON
 from .conf import conf
 from .edge import hide_values
@@ -22,6 +22,7 @@ from .exceptions import (
     InsideTransaction,
     NotSentYet,
     NotVerified,
+    NumberNotSupported,
     NumberTaken,
     ProviderUnavailable,
     StartRefused,
@@ -64,7 +65,7 @@ def start_verification(
     row. Raises NumberNotSupported, CooldownActive, LimitReached, ProviderUnavailable,
     UnknownUser, InvalidIdempotencyKey or IdempotencyKeyReused; then nothing is stored.
     """
-    start = StartRequest.build(
+    start = _build(
         phone_number,
         user=user,
         network=network,
@@ -89,7 +90,7 @@ def start_for_request(
     does.
     """
     try:
-        start = StartRequest.build(
+        start = _build(
             phone_number,
             user=getattr(request, "user", None),
             network="",
@@ -105,8 +106,21 @@ def start_for_request(
     if conf.START_GUARD:
         # It may ask the server of a captcha, which takes a while.
         give_back_connection(primary_alias())
-        conf.START_GUARD(request, start.phone_number)
+        try:
+            conf.START_GUARD(request, start.phone_number)
+        except Exception:
+            tallies.note_refusal(tallies.GUARD, start.region, purpose)
+            raise
     return _store_or_refuse(start)
+
+
+@hide_values
+def _build(phone_number: str | phone.Number, **known: Any) -> StartRequest:
+    try:
+        return StartRequest.build(phone_number, **known)
+    except NumberNotSupported as error:
+        tallies.note_refusal(error.code, error.region, known["purpose"])
+        raise
 
 
 @hide_values
@@ -117,6 +131,10 @@ def _store_or_refuse(start: StartRequest) -> PhoneVerification:
         live = PhoneVerification.objects.live(start.user_id, start.purpose)
         row = live.filter(phone_number=start.phone_number).first()
         error.verification_id = row.pk if row else None
+        tallies.note_refusal(error.reason, start.region, start.purpose)
+        raise
+    except ProviderUnavailable:
+        tallies.note_refusal(tallies.UNAVAILABLE, start.region, start.purpose)
         raise
     except IntegrityError:
         # A token may outlive its user. Not chained: the text holds values.

@@ -8,7 +8,7 @@ from django.db import connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from django_idenfy_phone import alarms, site, tasks
+from django_idenfy_phone import alarms, site, tallies, tasks
 from django_idenfy_phone.models import PhoneVerification
 from support.celery_app import CeleryApp
 from support.clock import Clock
@@ -107,6 +107,7 @@ def _fresh_process():
     tasks.publisher.reset()
     alarms._alarmed_at.clear()
     site.forget()
+    tallies._recounts.reset()
 
 
 @pytest.fixture

@@ -78,7 +78,8 @@ class Database:
     def empty(self) -> None:
         """Delete all but the users."""
         names = f"""{VERIFICATIONS}, django_idenfy_phone_startlock,
-            django_idenfy_phone_providergate, floors_floorrow"""
+            django_idenfy_phone_providergate, django_idenfy_phone_tally,
+            django_idenfy_phone_heartbeat, floors_floorrow"""
         self.execute(f"TRUNCATE {names} RESTART IDENTITY")
 
     def fill(

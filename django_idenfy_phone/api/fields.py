@@ -3,14 +3,14 @@ from typing import Any
 
 from rest_framework import serializers
 
-from .. import checking, phone, services
+from .. import checking, phone, services, tallies
 from ..edge import hide_values
 from ..exceptions import InvalidCode, NotVerified, NumberNotSupported, UnknownUser
 from ..models import PhoneVerification
 
 
 class PhoneNumberField(serializers.Field[phone.Number, str, str, Any]):
-    """A number that a code can be sent to."""
+    """A number that a code can be sent to. What it refuses is a refused start."""
 
     default_error_messages = {NumberNotSupported.code: NumberNotSupported.message}
 
@@ -18,6 +18,8 @@ class PhoneNumberField(serializers.Field[phone.Number, str, str, Any]):
         try:
             return phone.parse(data)
         except NumberNotSupported as error:
+            purpose = self.context.get("purpose", "")
+            tallies.note_refusal(error.code, error.region, purpose)
             self.fail(error.code)
 
     def to_representation(self, value: Any) -> str:

@@ -104,7 +104,7 @@ class StartView(VerificationView):
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         row = services.start_for_request(
             request,
-            _validated(StartSerializer, request, "phone_number"),
+            _validated(StartSerializer, request, "phone_number", purpose=self.purpose),
             purpose=self.purpose,
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
@@ -116,12 +116,14 @@ class StartView(VerificationView):
 
 
 @hide_values
-def _validated(serializer_class: Any, request: Request, name: str) -> Any:
+def _validated(
+    serializer_class: Any, request: Request, name: str, **context: str
+) -> Any:
     """Validate the body and return one field of it.
 
     Error trackers would store the serializer, with the data in its representation.
     """
-    serializer = serializer_class(data=request.data)
+    serializer = serializer_class(data=request.data, context=context)
     serializer.is_valid(raise_exception=True)
     return serializer.validated_data[name]
 

@@ -326,4 +326,64 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="Tally",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("hour", models.DateTimeField()),
+                (
+                    "name",
+                    models.CharField(
+                        choices=[
+                            ("refused", "refused"),
+                            ("started", "started"),
+                            ("sent", "sent"),
+                            ("verified", "verified"),
+                            ("failed", "failed"),
+                            ("expired", "expired"),
+                            ("locked", "locked"),
+                        ],
+                        max_length=8,
+                    ),
+                ),
+                ("reason", models.CharField(default="", max_length=20)),
+                ("region", models.CharField(default="", max_length=3)),
+                ("shard", models.PositiveSmallIntegerField(default=0)),
+                ("count", models.PositiveIntegerField()),
+            ],
+            options={
+                "verbose_name": "tally",
+                "verbose_name_plural": "tallies",
+                "default_permissions": (),
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("hour", "name", "reason", "region", "shard"),
+                        name="idenfy_phone_tally",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="Heartbeat",
+            fields=[
+                (
+                    "name",
+                    models.CharField(max_length=16, primary_key=True, serialize=False),
+                ),
+                ("beat_at", models.DateTimeField()),
+            ],
+            options={
+                "verbose_name": "heartbeat",
+                "verbose_name_plural": "heartbeats",
+                "default_permissions": (),
+            },
+        ),
     ]

@@ -5,6 +5,7 @@ from django.db import connection
 from rest_framework.exceptions import PermissionDenied, ValidationError
 
 from django_idenfy_phone.models import PhoneVerification, StartLock
+from django_idenfy_phone.records import Tally
 from support.constants import NUMBER
 from support.steps import START_URL, client_of, post_json, post_start, status_and_body
 
@@ -63,11 +64,15 @@ def test_guard_may_raise_any_drf_error(set_guard, api, error, status, body):
     assert status_and_body(post_start(api)) == (status, body)
 
 
-def test_guard_refuses_before_any_query(set_guard, api, django_assert_num_queries):
+@pytest.mark.django_db(transaction=True)
+def test_what_the_guard_refuses_is_only_counted(
+    set_guard, api, django_assert_num_queries
+):
     set_guard("hosts.signup.captcha")
-    with django_assert_num_queries(0):
+    with django_assert_num_queries(1):
         assert post_start(api).status_code == 403
     assert (PhoneVerification.objects.count(), StartLock.objects.count()) == (0, 0)
+    assert Tally.objects.get().count == 1
 
 
 @pytest.mark.django_db(transaction=True)

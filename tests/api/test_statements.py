@@ -20,6 +20,7 @@ FALSE = w.answer(200, {"is_verified": False})
 SENT = w.answer(200, {"request_id": "r" * 32})
 
 ROWS, LOCKS, GATE = "phoneverification", "startlock", "providergate"
+COUNT_REFUSAL = "INSERT tally"
 READ = f"SELECT {ROWS}"
 CHANGE = f"UPDATE {ROWS}"
 START = [f"INSERT {LOCKS}", READ, f"INSERT {ROWS}"]
@@ -85,14 +86,20 @@ def test_refused_start_settles_late_rows_and_looks_exactly(started, make):
     make()
     with statements() as found:
         assert post_start(client_of(None)).status_code == 429
-    assert found == REFUSED
+    assert found == [*REFUSED, COUNT_REFUSAL]
 
 
 def test_refused_start_of_a_user_also_looks_for_the_first_one(started, api, make):
     make()
     with statements() as found:
         assert post_start(api).status_code == 429
-    assert found == [*REFUSED, READ]
+    assert found == [*REFUSED, READ, COUNT_REFUSAL]
+
+
+def test_refused_number_takes_one_statement(started, api):
+    with statements() as found:
+        assert post_start(api, number="+4915123456789").status_code == 400
+    assert found == [COUNT_REFUSAL]
 
 
 @pytest.mark.parametrize(("status", "looks"), [("sent", 1), ("verified", 2)])

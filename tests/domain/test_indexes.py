@@ -6,8 +6,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_idenfy_phone import maintenance, services
+from django_idenfy_phone import maintenance, services, tallies
 from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.records import Heartbeat
 
 TABLE = "django_idenfy_phone_phoneverification"
 ANALYZE = {
@@ -61,6 +62,7 @@ def plans():
 
 @pytest.mark.django_db(transaction=True)
 def test_sweep_reads_only_open_and_unannounced_rows(many_ended_rows, plans):
+    Heartbeat.objects.create(name=tallies.MARKER, beat_at=timezone.now())
     maintenance.sweep(lambda pk: True, is_eager=True)
     # In this order: due rows, the four endings, unannounced rows, and the one found.
     due, *endings, unannounced, _one_row = plans[:7]
@@ -69,6 +71,17 @@ def test_sweep_reads_only_open_and_unannounced_rows(many_ended_rows, plans):
         assert "idenfy_phone_open" in plan
     assert "idenfy_phone_unannounced" in unannounced
     for plan in plans:
+        assert WHOLE_TABLE[connection.vendor] not in plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_tallies_read_only_rows_of_their_hours(many_ended_rows, plans):
+    now = timezone.now()
+    Heartbeat.objects.create(name=tallies.MARKER, beat_at=now - timedelta(minutes=1))
+    tallies.recount()
+    assert len(plans) in (1, 2)
+    for plan in plans:
+        assert "idenfy_phone_site" in plan
         assert WHOLE_TABLE[connection.vendor] not in plan
 
 
