@@ -11,7 +11,7 @@ from functools import partial
 
 from django.utils import timezone
 
-from . import announce, tallies
+from . import announce, heartbeats, tallies
 from .conf import conf
 from .edge import hide_values
 from .exceptions import InsideTransaction
@@ -33,21 +33,26 @@ def sweep(
     dispatch: Callable[[uuid.UUID], bool],
     budget: timedelta = SWEEP_BUDGET,
     *,
+    ping: Callable[[], object] | None = None,
     is_eager: bool = False,
 ) -> None:
     """Dispatch waiting rows, settle late ones, announce again what failed.
 
     Safe at any time; several sweeps may run at once. ``dispatch`` notifies a worker of
-    a row or sends it, and returns whether to go on. What is left when ``budget`` is
-    over stays for the next sweep. Codes come first, and signals last, since receivers
-    may be slow, or never return: they run in the background unless ``is_eager``.
-    Raises InsideTransaction.
+    a row or sends it, and returns whether to go on. ``ping`` is called where nothing
+    was delivered for minutes: it finds out whether a worker runs. What is left when
+    ``budget`` is over stays for the next sweep. Codes come first, and signals last,
+    since receivers may be slow, or never return: they run in the background unless
+    ``is_eager``. Raises InsideTransaction.
     """
     if in_transaction(primary_alias()):
         raise InsideTransaction
     run = _Run(time.monotonic() + budget.total_seconds())
     run.dispatch_due(dispatch)
     failed = run.settle_late()
+    heartbeats.beat(heartbeats.SWEEP)
+    if ping and heartbeats.is_delivery_idle():
+        ping()
     tallies.recount()
     run.call_receivers(failed, is_eager)
 

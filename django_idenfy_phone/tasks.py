@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from celery import current_app, shared_task
 from django.core.checks import CheckMessage, Warning, register
 
-from . import delivery, maintenance
+from . import delivery, heartbeats, maintenance
 from .broker import BrokerPublisher
 from .conf import PREFIX, conf
 from .edge import hide_values
@@ -36,6 +36,14 @@ def send_code(*args: Any, **kwargs: Any) -> None:
     delay = delivery.deliver(pk)
     if delay is not None:
         notify_worker(pk, countdown=delay)
+    heartbeats.beat(heartbeats.DELIVERY)
+
+
+@shared_task(name="django_idenfy_phone.ping", ignore_result=True)
+@hide_values
+def ping(*args: Any, **kwargs: Any) -> None:
+    """Note that a worker runs. A sweep publishes it where nothing was delivered."""
+    ping_here()
 
 
 @shared_task(name="django_idenfy_phone.sweep", ignore_result=True)
@@ -43,7 +51,7 @@ def send_code(*args: Any, **kwargs: Any) -> None:
 def sweep() -> None:
     """Every 30 s: notify workers of waiting rows, settle late rows, announce again."""
     is_eager = send_code.app.conf.task_always_eager
-    maintenance.sweep(dispatch, is_eager=is_eager)
+    maintenance.sweep(dispatch, ping=ping_worker, is_eager=is_eager)
 
 
 @shared_task(name="django_idenfy_phone.purge", ignore_result=True)
@@ -54,6 +62,7 @@ def purge() -> None:
 
 
 publisher = BrokerPublisher(send_code)
+ping_publisher = BrokerPublisher(ping)
 
 
 def notify_worker(pk: uuid.UUID, countdown: timedelta = timedelta(0)) -> bool:
@@ -78,7 +87,21 @@ def dispatch(pk: uuid.UUID) -> bool:
 def deliver_here(pk: uuid.UUID) -> bool:
     """Send a row in this process. Returns True: to go on with the next one."""
     delivery.deliver(pk)
+    heartbeats.beat(heartbeats.DELIVERY)
     return True
+
+
+def ping_worker() -> None:
+    """Have a worker note that it runs. Where a sweep delivers, it notes that itself."""
+    if _sweep_delivers():
+        ping_here()
+    else:
+        ping_publisher.publish("")
+
+
+def ping_here() -> None:
+    """Note that this process delivers."""
+    heartbeats.beat(heartbeats.DELIVERY)
 
 
 def _sweep_delivers() -> bool:

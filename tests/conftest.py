@@ -8,7 +8,7 @@ from django.db import connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from django_idenfy_phone import alarms, site, tallies, tasks
+from django_idenfy_phone import alarms, heartbeats, site, tallies, tasks
 from django_idenfy_phone.models import PhoneVerification
 from support.celery_app import CeleryApp
 from support.clock import Clock
@@ -105,9 +105,13 @@ def celery_app():
 def _fresh_process():
     """No test inherits the pause, the alarms or the counts that another one caused."""
     tasks.publisher.reset()
+    tasks.ping_publisher.reset()
     alarms._alarmed_at.clear()
     site.forget()
     tallies._recounts.reset()
+    heartbeats.forget()
+    # The sweeps of a test publish no ping, unless it moves the clock.
+    heartbeats._idle_checks.is_due()
 
 
 @pytest.fixture

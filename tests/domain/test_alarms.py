@@ -119,6 +119,6 @@ def test_sweeps_that_fail_are_one_alarm(make, caplog):
 
     make("queued", next_send_at=timezone.now() - timedelta(seconds=1))
     for _ in range(5):
-        idenfy_phone_sweep.sweep_or_log(fail)
+        idenfy_phone_sweep.sweep_or_log(fail, lambda: None)
     text = "A sweep failed (LookupError); the loop continues."
     assert logged_messages(caplog) == [("ERROR", text)]

@@ -40,14 +40,19 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        dispatch = tasks.deliver_here if options["deliver"] else tasks.dispatch
+        dispatch, ping = tasks.dispatch, tasks.ping_worker
+        if options["deliver"]:
+            dispatch, ping = tasks.deliver_here, tasks.ping_here
         if options["loop"] is None:
-            maintenance.sweep(dispatch)
+            maintenance.sweep(dispatch, ping=ping)
         else:
-            self.sweep_every(options["loop"], dispatch)
+            self.sweep_every(options["loop"], dispatch, ping)
 
     def sweep_every(
-        self, seconds: float, dispatch: Callable[[uuid.UUID], bool]
+        self,
+        seconds: float,
+        dispatch: Callable[[uuid.UUID], bool],
+        ping: Callable[[], None],
     ) -> None:
         # Not KeyboardInterrupt, which would interrupt a send.
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,7 +61,7 @@ class Command(BaseCommand):
         self.stdout.write(line % {"seconds": seconds})
         self.stdout.flush()
         while not self.is_stopped:
-            sweep_or_log(lambda pk: not self.is_stopped and dispatch(pk))
+            sweep_or_log(lambda pk: not self.is_stopped and dispatch(pk), ping)
             self.pause(seconds)
 
     def stop(self, *args: object) -> None:
@@ -70,11 +75,13 @@ class Command(BaseCommand):
             time.sleep(min(left, STOP_CHECK_SECONDS))
 
 
-def sweep_or_log(dispatch: Callable[[uuid.UUID], bool]) -> None:
+def sweep_or_log(
+    dispatch: Callable[[uuid.UUID], bool], ping: Callable[[], None]
+) -> None:
     """One sweep of a loop, which must survive an outage of the database."""
     close_old_connections()
     try:
-        maintenance.sweep(dispatch)
+        maintenance.sweep(dispatch, ping=ping)
     except Exception as error:
         # Not the text: a database error may hold values. A run without --loop shows it.
         text = "A sweep failed (%s); the loop continues."
