@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from django.utils import timezone
 
-from . import announce, gate, phone
+from . import announce, events, gate, phone
 from .alarms import alarm
 from .client import IdenfyClient
+from .events import Event
 from .exceptions import (
     AccountRefused,
     CheckUnknown,
@@ -24,6 +25,7 @@ from .exceptions import (
     VerificationNotFound,
 )
 from .models import PhoneVerification, primary_alias
+from .statuses import Status
 from .transactions import (
     LOST_CONNECTION_ERRORS,
     give_back_connection,
@@ -64,7 +66,7 @@ def check(row: PhoneVerification, code: str) -> bool:
     if begun.ask_idenfy(code):
         begun.record_proof()
     else:
-        begun.record(PhoneVerification.objects.mark_wrong)
+        begun.record_wrong_code()
     return True
 
 
@@ -109,8 +111,16 @@ class _Check:
         )
         # Where the row has our own time, our commit worked: its answer was lost.
         is_own = self.record(mark) or self.row.verified_at == now
+        if is_own:
+            events.log_row(Event.VERIFIED, self.row)
         if is_own and needs_announcing:
             announce.verified(self.row)
+
+    def record_wrong_code(self) -> None:
+        if self.record(PhoneVerification.objects.mark_wrong):
+            events.log_row(Event.WRONG_CODE, self.row)
+            if self.row.status == Status.LOCKED:
+                events.log_row(Event.LOCKED, self.row)
 
     def record(self, write: Callable[[PhoneVerification], bool]) -> bool:
         """Store what iDenfy said, and return whether the stored row changed."""

@@ -12,11 +12,12 @@ from typing import TypeVar
 from django.db import IntegrityError, OperationalError
 from django.utils import timezone
 
-from . import announce, gate, pacing
+from . import announce, events, gate, pacing
 from .alarms import alarm
 from .client import IdenfyClient
 from .conf import conf
 from .edge import hide_values
+from .events import Event
 from .exceptions import (
     AccountRefused,
     IdenfyError,
@@ -93,6 +94,7 @@ def _go_on(row: PhoneVerification) -> timedelta | None:
     """Do what a claim decided."""
     match row.status:
         case Status.FAILED:
+            events.log_row(Event.FAILED, row, row.failure)
             _announce_failed([row.pk])
         case Status.QUEUED:
             return max(timedelta(0), row.next_send_at - timezone.now())
@@ -194,6 +196,7 @@ class _Attempt:
         if isinstance(error, AccountRefused):
             self._note_account_fault(error)
         if has_failed:
+            events.log_row(Event.FAILED, row, failure.value)
             _announce_failed([row.pk])
 
     def _note_account_fault(self, error: AccountRefused) -> None:
@@ -205,7 +208,9 @@ class _Attempt:
     def _record_sent(self, request_id: str) -> None:
         """T2, or T5 for the request_id of another row, which proves nothing here."""
         try:
-            _write(partial(PhoneVerification.objects.mark_sent, self.row, request_id))
+            mark = partial(PhoneVerification.objects.mark_sent, self.row, request_id)
+            if _write(mark):
+                events.log_row(Event.SENT, self.row)
             _write(gate.note_success)
         except IntegrityError:
             text = "iDenfy gave verification %s a request_id twice."

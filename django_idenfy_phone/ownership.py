@@ -15,8 +15,10 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from . import events
 from .conf import conf
 from .edge import hide_values
+from .events import Event
 from .exceptions import NotVerified, NumberTaken, UnknownUser
 from .models import PhoneVerification, primary_alias
 from .phone import MAX_E164, E164Field, PhoneNumber, written
@@ -107,6 +109,8 @@ class Owners:
         if not held.filter(pk=owner.pk).update(**nothing):
             raise _Changed
         _set(owner, nothing)
+        note = partial(events.log, Event.RELEASED, reason="number")
+        transaction.on_commit(note, held.db)
         send = partial(phone_released.send_robust, self.model)
         transaction.on_commit(partial(send, owner=owner, phone_number=number), held.db)
 

@@ -13,14 +13,16 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from . import events
 from .conf import conf
+from .events import Event
 from .starting import Caller
 from .statuses import KEY_REFUSED, OPEN_STATUSES, UNCOUNTED_FAILURES, Failure, Status
-from .transactions import bounded_locks, durable_transaction, retry_on_abort
+from .transactions import Bounds, bounded_locks, durable_transaction, retry_on_abort
 from .transitions import due_terms, unannounced_terms
 
 if TYPE_CHECKING:
-    from .models import PhoneVerification  # noqa: F401
+    from .models import PhoneVerification
 
 # How many rows the sweep ends at once: a lock is held for that long.
 SLICE = 500
@@ -111,19 +113,25 @@ class PhoneVerificationQuerySet(models.QuerySet["PhoneVerification"]):
         process has locked are left for the next slice.
         """
 
-        def settle() -> tuple[int, list[uuid.UUID]]:
-            ended, failed = 0, []
+        def settle() -> "list[PhoneVerification]":
             with durable_transaction(self.db) as bounds:
-                for ending in self._endings(timezone.now()):
-                    late = self.filter(ending.condition, bounds).order_by()
-                    locked = late.select_for_update(skip_locked=True)
-                    pks = list(locked.values_list("pk", flat=True)[:SLICE])
-                    ended += late.filter(pk__in=pks).update(**ending.changes)
-                    if "failure" in ending.changes:
-                        failed += pks
-            return ended, failed
+                endings = self._endings(timezone.now())
+                return [row for each in endings for row in self._end(each, bounds)]
 
-        return retry_on_abort(settle, self.db)
+        ended = retry_on_abort(settle, self.db)
+        for row in ended:
+            events.log_row(Event(row.status), row, row.failure)
+        return len(ended), [row.pk for row in ended if row.failure]
+
+    def _end(self, ending: Ending, bounds: Bounds) -> "list[PhoneVerification]":
+        """End at most SLICE rows. Joins the transaction."""
+        late = self.filter(ending.condition, bounds).order_by()
+        locked = late.select_for_update(skip_locked=True)
+        rows = list(locked.only("status", "failure", "purpose", "region")[:SLICE])
+        late.filter(pk__in=[row.pk for row in rows]).update(**ending.changes)
+        for row in rows:
+            row.apply(ending.changes)
+        return rows
 
     def _endings(self, now: datetime) -> list[Ending]:
         idle = Q(checking_until=None) | Q(checking_until__lte=now)

@@ -12,10 +12,21 @@ from django.db import IntegrityError, transaction
 from django.http import HttpRequest
 from django.utils import timezone
 
-from . import announce, checking, gate, idempotency, limits, phone, resend, tallies
+from . import (
+    announce,
+    checking,
+    events,
+    gate,
+    idempotency,
+    limits,
+    phone,
+    resend,
+    tallies,
+)
 from .checking import RETRY_SOON
 from .conf import conf
 from .edge import hide_values
+from .events import Event
 from .exceptions import (
     AlreadyRedeemed,
     CheckInProgress,
@@ -180,6 +191,7 @@ def _store(start: StartRequest, key_hashes: list[str]) -> PhoneVerification:
 def _go_on(row: PhoneVerification) -> None:
     """What follows the commit of a new row."""
     limits.count_start(row)
+    events.log_row(Event.STARTED, row)
     notify_worker(row.pk)
 
 

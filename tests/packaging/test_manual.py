@@ -26,14 +26,20 @@ from django_idenfy_phone.conf import (
     Settings,
     conf,
 )
-from django_idenfy_phone.exceptions import NumberTaken
+from django_idenfy_phone.events import Event
+from django_idenfy_phone.exceptions import NumberNotSupported, NumberTaken
+from django_idenfy_phone.limits import COOLDOWN
 from django_idenfy_phone.ownership_checks import EXISTENCE, FIELD_RULES
+from django_idenfy_phone.records import Tally
 from django_idenfy_phone.sandbox.scenarios import SCENARIOS
 from django_idenfy_phone.statuses import Failure, Status
+from django_idenfy_phone.tallies import GUARD, UNAVAILABLE
 from django_idenfy_phone.testing import age
 from support.manual import MANUAL, PAGES, README, ROOT, snippets
 
 PACKAGE = Path(checks.__file__).parent
+# Those that ``settle`` logs by the status of the row.
+SETTLED = {Event.EXPIRED}
 SETTINGS = {name for name in dir(Settings) if name.isupper()}
 # What REST framework answers, beside our own errors.
 REST = [
@@ -131,6 +137,26 @@ def test_check_ids_are_those_of_the_table():
 def test_signals_are_those_of_the_page():
     ours = {n for n, each in vars(signals).items() if isinstance(each, Signal)}
     assert found(r"^``django_idenfy_phone\.signals\.(\w+)\(", PAGES["signals"]) == ours
+
+
+def test_events_are_those_of_the_page():
+    table = PAGES["monitoring"].partition("Event          When")[2].split("\n\n")[0]
+    assert found("^``(\\w+)`` ", table) == set(Event)
+    text = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    logged = {Event[name] for name in found(r"Event\.(\w+)[,)]", text)}
+    assert logged | SETTLED == set(Event)
+
+
+def test_tallies_are_those_of_the_page():
+    table = PAGES["monitoring"].partition("Name         Counts")[2].split("\n\n")[0]
+    assert found("^``(\\w+)`` ", table) == set(Tally.Name)
+
+
+def test_reasons_of_refusals_are_those_of_the_page():
+    rows = PAGES["monitoring"].partition("Reason                   Why")[2]
+    first = [line[:25] for line in rows.split("\n\n")[0].splitlines()]
+    reasons = {NumberNotSupported.code, COOLDOWN, GUARD, UNAVAILABLE}
+    assert found("``(\\w+)``", "\n".join(first)) == reasons | {*DEFAULT_SEND_LIMITS}
 
 
 def signature(function):
