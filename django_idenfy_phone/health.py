@@ -1,5 +1,6 @@
 """How sending and announcing go: for the status command and the admin's warnings."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeGuard
 
@@ -8,11 +9,14 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from . import gate
+from . import gate, heartbeats
 from .conf import conf
-from .models import PhoneVerification, ProviderGate
+from .heartbeats import DELIVERY, SWEEP
+from .models import PhoneVerification, ProviderGate, primary_alias
 from .pacing import Pause
+from .records import Tally
 from .statuses import ACCEPTED_STATUSES, Failure, Status
+from .tallies import hour_of
 
 # A worker takes a row within a second, the sweep within half a minute.
 LONG_QUEUED = timedelta(minutes=1)
@@ -20,6 +24,8 @@ LONG_QUEUED = timedelta(minutes=1)
 LONG_UNANNOUNCED = timedelta(minutes=5)
 # Fewer failures than this may be chance.
 MANY_FAILURES = 3
+# Refusals are counted by the hour: those of the last hour are recent for so long.
+REFUSALS_LINGER = timedelta(minutes=10)
 PROVIDER_FAILURES = (Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.UNREACHABLE)
 
 
@@ -38,6 +44,16 @@ class Trouble(TextChoices):
         "receivers",
         _("A proof was not announced for 5 minutes: do receivers fail or hang?"),
     )
+    SWEEP = "sweep", _("No sweep ran for 2 minutes: is beat or its loop running?")
+    DELIVERY = (
+        "delivery",
+        _("No worker sent or answered for 10 minutes: is one running?"),
+    )
+    BLOCK = (
+        "block",
+        _("The limit of a block of numbers refuses starts: the log names the block."),
+    )
+    SITE = "site", _("The limit of the site refuses starts: an attack, or too low?")
 
 
 class Health(NamedTuple):
@@ -46,8 +62,9 @@ class Health(NamedTuple):
     ``oldest_queued`` is the age of the oldest queued row, ``oldest_due`` how long ago
     a row could first have been sent; both are None for an empty queue. ``pauses`` holds
     what is left of each pause, zero where there is none. ``outcomes`` counts the rows
-    of the last hour by failure, or by status where they did not fail. ``troubles`` is
-    empty where no person is needed.
+    of the last hour by failure, or by status where they did not fail. ``heartbeats``
+    tells how long ago "sweep" and "delivery" last ran, if they ever did. ``troubles``
+    is empty where no person is needed.
     """
 
     queued: int
@@ -57,6 +74,7 @@ class Health(NamedTuple):
     pauses: dict[Pause, timedelta]
     account_faults: int
     outcomes: dict[str, int]
+    heartbeats: dict[str, timedelta]
     troubles: list[Trouble]
 
 
@@ -74,11 +92,14 @@ def is_too_long(waiting: timedelta | None) -> TypeGuard[timedelta]:
 
 
 def health() -> Health:
-    """Look at the queue, the gate and the last hour. Seven queries."""
+    """Look at the queue, the gate, the last hour and the heartbeats. Nine queries."""
     now = timezone.now()
     queued = PhoneVerification.objects.filter(status=Status.QUEUED)
     queue = queued.aggregate(depth=Count("pk"), oldest=Min("created_at"))
     provider_gate, waiting, outcomes = gate.current(), oldest_due(), _outcomes(now)
+    ages = heartbeats.ages()
+    troubles = _troubles(now, provider_gate, outcomes, waiting)
+    troubles += [*_silences(ages), *_reached_limits(now)]
     return Health(
         queued=queue["depth"],
         oldest_queued=now - queue["oldest"] if queue["oldest"] else None,
@@ -87,7 +108,8 @@ def health() -> Health:
         pauses={each: provider_gate.pause_ends_at(each, now) - now for each in Pause},
         account_faults=provider_gate.account_faults,
         outcomes=outcomes,
-        troubles=_troubles(now, provider_gate, outcomes, waiting),
+        heartbeats=ages,
+        troubles=troubles,
     )
 
 
@@ -138,3 +160,22 @@ def _overdue(now: datetime) -> dict[str, timedelta]:
     overdue = unannounced.filter(verified_at__lte=now - LONG_UNANNOUNCED)
     first["proof"] = overdue.values_list("verified_at", flat=True).first()
     return {name: now - (moment or now) for name, moment in first.items()}
+
+
+def _silences(ages: dict[str, timedelta]) -> Iterator[Trouble]:
+    """What ran once and stopped. Without a sweep, no worker is pinged."""
+    if heartbeats.is_silent(SWEEP, ages):
+        yield Trouble.SWEEP
+    elif SWEEP in ages and heartbeats.is_silent(DELIVERY, ages):
+        yield Trouble.DELIVERY
+
+
+def _reached_limits(now: datetime) -> list[Trouble]:
+    """The limits that refused starts of many people in this hour."""
+    refused = Tally.objects.using(primary_alias()).filter(
+        hour__gte=hour_of(now - REFUSALS_LINGER),
+        name=Tally.Name.REFUSED,
+        reason__in=(Trouble.BLOCK, Trouble.SITE),
+    )
+    reasons = refused.order_by("reason").values_list("reason", flat=True).distinct()
+    return [Trouble(reason) for reason in reasons]

@@ -28,7 +28,7 @@ from .exceptions import (
 from .hashing import keyed_hashes
 from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Counts, Rows
 from .models import PhoneVerification, StartLock, primary_alias
-from .phone import written
+from .phone import mask, written
 from .starting import StartRequest
 from .transactions import (
     Bounds,
@@ -44,6 +44,11 @@ SALT = "django_idenfy_phone.limits"
 # Limits of those who ask, in which also refusals of the account count for a while.
 OWN_KINDS = ("number", "user", "network")
 COOLDOWN = "cooldown"
+# The limits of many people, and their alarms.
+REACHED = {
+    "block": "The limit of the block %s is reached: %s in %s, until %s.",
+    "site": "The limit of the site is reached: %s in %s, until %s.",
+}
 SHORT_WINDOW = timedelta(hours=1)
 DAY = timedelta(days=1)
 # How long a number waits for a new start when nothing was sent.
@@ -215,7 +220,7 @@ def enforce(
     """
     now = timezone.now()
     refusals = [
-        _refusal("site", limit, created_at)
+        _refusal(start, "site", limit, created_at)
         for limit in conf.limits_of("site")
         if (created_at := site.nth_newest(limit, now))
     ]
@@ -258,7 +263,7 @@ def _exact_refusals(
         yield Refusal(end, COOLDOWN)
     for (kind, limit), found in zip(limits, nth_newest, strict=True):
         for created_at in found:
-            yield _refusal(kind, limit, created_at, is_shown=own is not None)
+            yield _refusal(start, kind, limit, created_at, is_shown=own is not None)
 
 
 def ends_of_own_rows(
@@ -278,13 +283,20 @@ def ends_of_own_rows(
 
 
 def _refusal(
-    kind: str, limit: Limit, created_at: datetime, *, is_shown: bool = False
+    start: StartRequest,
+    kind: str,
+    limit: Limit,
+    created_at: datetime,
+    *,
+    is_shown: bool = False,
 ) -> Refusal:
+    ends_at = created_at + limit.window
     # A person must look: it is an attack, or the host outgrew its limits.
-    if kind in ("block", "site") and not is_shown:
-        text = f"The limit of a {kind} is reached: %s in %s."
-        alarm(logger.critical, text, *limit)
-    return Refusal(created_at + limit.window, kind)
+    if kind in REACHED and not is_shown:
+        which = [f"{mask(start.number_block)}****"] if kind == "block" else []
+        until = ends_at.isoformat(timespec="seconds")
+        alarm(logger.critical, REACHED[kind], *which, *limit, until)
+    return Refusal(ends_at, kind)
 
 
 def count_site() -> None:

@@ -1,6 +1,6 @@
 """Each limit refuses at its count, and until its window ends, to the microsecond."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import StringIO
 
@@ -404,15 +404,30 @@ def test_refusals_do_not_extend_the_wait(user, refusal, clock):
 # What is logged and what is shown
 
 
-@pytest.mark.parametrize("kind", ["block", "site"])
+@pytest.mark.parametrize(
+    ("kind", "which"), [("block", "block +370**23****"), ("site", "site")]
+)
 def test_reached_block_or_site_limit_is_critical(
-    set_limits, shared, refusal, caplog, kind
+    set_limits, shared, refusal, caplog, kind, which
 ):
     set_limits(**{kind: ("3/h",)})
     store_rows(3, HOUR, **shared[kind])
     refusal()
-    text = f"The limit of a {kind} is reached: 3 in 1:00:00."
-    assert logged_messages(caplog) == [("CRITICAL", text)]
+    text = f"The limit of the {which} is reached: 3 in 1:00:00, until "
+    [(level, message)] = logged_messages(caplog)
+    assert (level, message[: len(text)]) == ("CRITICAL", text)
+
+
+@pytest.mark.parametrize("kind", ["block", "site"])
+def test_alarm_tells_when_a_limit_ends(
+    set_limits, shared, refusal, caplog, clock, kind
+):
+    clock.now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    set_limits(**{kind: ("1/h",)})
+    store_rows(1, MINUTE, **shared[kind])
+    refusal()
+    [(_level, message)] = logged_messages(caplog)
+    assert message.endswith(", until 2026-01-02T04:04:05+00:00.")
 
 
 @pytest.mark.parametrize("kind", ["number", "user", "network"])

@@ -1,22 +1,25 @@
 """idenfy_phone_status reports how sending goes; it exits with 1 when help is needed."""
 
+import json
 from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
+from django_idenfy_phone import tallies
 from django_idenfy_phone.models import PhoneVerification, ProviderGate
+from django_idenfy_phone.records import Heartbeat
 from django_idenfy_phone.testing import age
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("wire")]
 HOUR = timedelta(hours=1)
 
 
-def run_status(capsys):
+def run_status(capsys, *options):
     """Return the exit status and the printed lines."""
     try:
-        call_command("idenfy_phone_status")
+        call_command("idenfy_phone_status", *options)
         exit_status = 0
     except SystemExit as error:
         exit_status = error.code
@@ -147,3 +150,95 @@ def test_pause_written_by_a_wrong_clock_is_not_reported(capsys):
     ProviderGate.objects.create(sends_paused_until=timezone.now() + HOUR)
     exit_status, lines = run_status(capsys)
     assert (exit_status, lines[2]) == (0, "Sends paused: no")
+
+
+@pytest.fixture
+def ran(clock):
+    """Store when sweep and delivery last ran, each some minutes ago."""
+
+    def ran(**minutes):
+        for name, ago in minutes.items():
+            beat_at = clock.now - timedelta(minutes=ago)
+            Heartbeat.objects.create(name=name, beat_at=beat_at)
+
+    return ran
+
+
+def test_heartbeats_are_shown(ran, capsys):
+    ran(sweep=0.2, delivery=3)
+    exit_status, lines = run_status(capsys)
+    assert lines[6:] == ["Last sweep: 12 s ago", "Last delivery: 180 s ago"]
+    assert exit_status == 0
+
+
+SWEEP, DELIVERY = "No sweep ran for 2 minutes: ", "No worker sent or answered f"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "trouble"),
+    [
+        ({"sweep": 2}, None),
+        ({"sweep": 2.1}, SWEEP),
+        ({"sweep": 1, "delivery": 10}, None),
+        ({"sweep": 1, "delivery": 10.1}, DELIVERY),
+        # Nobody asks the worker.
+        ({"delivery": 600}, None),
+        ({"sweep": 600, "delivery": 600}, SWEEP),
+    ],
+)
+def test_exit_status_is_1_when_a_heartbeat_is_missing(ran, capsys, minutes, trouble):
+    ran(**minutes)
+    exit_status, lines = run_status(capsys)
+    assert exit_status == bool(trouble)
+    assert trouble is None or lines[-1].startswith(trouble)
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(0, 1), (39, 1), (40, 0)])
+@pytest.mark.parametrize("kind", ["block", "site"])
+def test_exit_status_is_1_when_a_limit_of_many_refuses(
+    clock, capsys, kind, minutes, expected
+):
+    clock.now = clock.now.replace(minute=30, second=0, microsecond=0)
+    tallies.note_refusal(kind, "LT", "")
+    clock.move(timedelta(minutes=minutes))
+    exit_status, lines = run_status(capsys)
+    assert exit_status == expected
+    assert ("refuses starts: " in lines[-1]) == expected
+
+
+def test_limit_of_one_number_is_no_problem(capsys):
+    tallies.note_refusal("number", "LT", "")
+    assert run_status(capsys)[0] == 0
+
+
+ENDS = "number_refused account rate_limited unreachable unknown too_late"
+NONE = dict.fromkeys(f"queued sending sent verified expired locked {ENDS}".split(), 0)
+
+
+def test_json_has_every_key_without_rows(capsys):
+    exit_status, [line] = run_status(capsys, "--json")
+    assert json.loads(line) == {
+        "queued": 0,
+        "oldest_queued": None,
+        "oldest_due": None,
+        "next_slot_in": 0,
+        "pauses": {"sends": 0, "account": 0, "checks": 0},
+        "account_faults": 0,
+        "heartbeats": {"sweep": None, "delivery": None},
+        "last_hour": NONE,
+        "troubles": [],
+    }
+    assert exit_status == 0
+
+
+def test_json_tells_the_same_as_the_text(make, ran, capsys):
+    age(make("queued"), timedelta(seconds=90))
+    make("failed", failure="unknown")
+    ran(sweep=3, delivery=4.5)
+    exit_status, [line] = run_status(capsys, "--json")
+    found = json.loads(line)
+    assert (found["queued"], found["oldest_queued"], found["oldest_due"]) == (1, 90, 90)
+    assert found["heartbeats"] == {"sweep": 180, "delivery": 270}
+    assert found["last_hour"] == NONE | {"queued": 1, "unknown": 1}
+    assert found["troubles"] == ["queue", "sweep"]
+    assert exit_status == 1

@@ -1,6 +1,7 @@
 """What README.rst and the manual name is there, and what is there is named."""
 
 import inspect
+import json
 import re
 import tomllib
 from configparser import ConfigParser
@@ -28,9 +29,10 @@ from django_idenfy_phone.conf import (
 )
 from django_idenfy_phone.events import Event
 from django_idenfy_phone.exceptions import NumberNotSupported, NumberTaken
+from django_idenfy_phone.health import Trouble
 from django_idenfy_phone.limits import COOLDOWN
 from django_idenfy_phone.ownership_checks import EXISTENCE, FIELD_RULES
-from django_idenfy_phone.records import Tally
+from django_idenfy_phone.records import Heartbeat, Tally
 from django_idenfy_phone.sandbox.scenarios import SCENARIOS
 from django_idenfy_phone.statuses import Failure, Status
 from django_idenfy_phone.tallies import GUARD, UNAVAILABLE
@@ -140,16 +142,14 @@ def test_signals_are_those_of_the_page():
 
 
 def test_events_are_those_of_the_page():
-    table = PAGES["monitoring"].partition("Event          When")[2].split("\n\n")[0]
-    assert found("^``(\\w+)`` ", table) == set(Event)
+    assert first_column("Event          When") == set(Event)
     text = "".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
     logged = {Event[name] for name in found(r"Event\.(\w+)[,)]", text)}
     assert logged | SETTLED == set(Event)
 
 
 def test_tallies_are_those_of_the_page():
-    table = PAGES["monitoring"].partition("Name         Counts")[2].split("\n\n")[0]
-    assert found("^``(\\w+)`` ", table) == set(Tally.Name)
+    assert first_column("Name         Counts") == set(Tally.Name)
 
 
 def test_reasons_of_refusals_are_those_of_the_page():
@@ -247,12 +247,31 @@ def test_shown_command_accepts_its_options(words):
     command.create_parser("manage.py", name).parse_args(options)
 
 
+def first_column(title):
+    """The names in the first column of the table whose header begins so."""
+    table = MANUAL.partition(title)[2].split("\n\n")[0]
+    return found(r"^``(\w+)`` ", table)
+
+
+@pytest.mark.django_db
+def test_keys_of_status_are_those_of_the_table(capsys):
+    with pytest.raises(SystemExit):
+        call_command("idenfy_phone_status", "--json")
+    assert first_column("Key                   Value") == set(
+        json.loads(capsys.readouterr().out)
+    )
+    assert first_column("Trouble       What it means") == set(Trouble.values)
+
+
 @pytest.mark.django_db
 @pytest.mark.usefixtures("wire")
 def test_shown_status_matches_output(make, clock, capsys):
     for _ in range(2):
         age(make("queued"), timedelta(seconds=95))
     make("verified", announced_at=timezone.now())
+    for name, seconds in (("sweep", 12), ("delivery", 110)):
+        beat_at = timezone.now() - timedelta(seconds=seconds)
+        Heartbeat.objects.create(name=name, beat_at=beat_at)
     with pytest.raises(SystemExit):
         call_command("idenfy_phone_status")
     [shown] = snippets("text")

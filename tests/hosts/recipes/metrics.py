@@ -17,6 +17,8 @@ class PhoneCollector:
         yield GaugeMetricFamily("phone_queued", "Rows that wait", found.queued)
         yield GaugeMetricFamily("phone_oldest_due_seconds", "The longest wait", due)
         yield family("phone_pause_seconds", "What is left of a pause", "pause", seconds)
+        silent = {name: age.total_seconds() for name, age in found.heartbeats.items()}
+        yield family("phone_silent_seconds", "Since it last ran", "part", silent)
         yield family("phone_last_hour", "Rows", "outcome", found.outcomes)
         yield family("phone_trouble", "1: a person is needed", "trouble", troubles)
 
