@@ -19,12 +19,15 @@ from django.utils import timezone
 from django_idenfy_phone import (
     delivery,
     gate,
+    heartbeats,
     limits,
     maintenance,
     services,
+    tallies,
     transactions,
 )
 from django_idenfy_phone.models import PhoneVerification, ProviderGate, StartLock
+from django_idenfy_phone.records import Heartbeat, Tally
 from django_idenfy_phone.starting import StartRequest
 from support import wire as w
 from support.constants import NUMBER
@@ -78,7 +81,7 @@ def one_second(monkeypatch):
 
 @contextmanager
 def locked_for(seconds):
-    """Lock NUMBER, all rows and the gate in another thread, which is not idle."""
+    """Lock NUMBER and all rows of ours in another thread, which is not idle."""
     is_held, is_over = threading.Event(), threading.Event()
 
     def hold():
@@ -86,6 +89,8 @@ def locked_for(seconds):
             limits.lock(StartRequest(NUMBER, "LT", None, "", "", None))
             rows.update(network="")
             ProviderGate.objects.update(account_faults=1)
+            Tally.objects.update(count=2)
+            Heartbeat.objects.update(beat_at=timezone.now())
             is_held.set()
             is_over.wait(seconds)
         connection.close()
@@ -150,6 +155,26 @@ def test_change_waits_for_a_lock_for_a_second(make_for, wire, status, change):
     with locked_for(8) as seconds, pytest.raises(OperationalError) as caught:
         change(row)
     assert transactions.is_lock_timeout(caught.value)
+    assert 0.9 < seconds() < 3
+
+
+@pytest.mark.usefixtures("one_second")
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: tallies.note_refusal("cooldown", "LT", ""),
+        lambda: heartbeats.beat("sweep"),
+        lambda: tallies._recount(timezone.now() + timedelta(minutes=1)),
+    ],
+)
+def test_tally_and_heartbeat_wait_for_a_lock_for_a_second(write, clock):
+    hour, now = tallies.hour_of(clock.now), clock.now
+    key = {"hour": hour, "name": "refused", "reason": "cooldown", "region": "LT"}
+    Tally.objects.bulk_create(Tally(**key, shard=n, count=1) for n in range(16))
+    names = ("sweep", tallies.MARKER)
+    Heartbeat.objects.bulk_create(Heartbeat(name=n, beat_at=now) for n in names)
+    with locked_for(8) as seconds, suppress(OperationalError):
+        write()
     assert 0.9 < seconds() < 3
 
 
