@@ -4,14 +4,14 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 from django_idenfy_phone import heartbeats, maintenance, tasks
 from django_idenfy_phone.records import Heartbeat
 from support import wire as w
 from support.steps import logged_messages, outcome
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 SENT = w.answer(200, {"request_id": "3d50e1584e0946e789e0185c009aaadf"})
 MINUTE = timedelta(minutes=1)
 
@@ -46,11 +46,18 @@ def test_heartbeat_is_written_every_10_seconds_at_most(clock, seconds, written):
     assert beats() == {"sweep": first + timedelta(seconds=written)}
 
 
-@pytest.mark.django_db(transaction=True)
 def test_heartbeat_is_one_statement_every_10_seconds(django_assert_num_queries):
     with django_assert_num_queries(1):
         for _ in range(3):
             tasks.ping("")
+
+
+def test_heartbeat_inside_a_transaction_is_not_written():
+    with transaction.atomic():
+        heartbeats.beat("sweep")
+    assert beats() == {}
+    heartbeats.beat("sweep")
+    assert list(beats()) == ["sweep"]
 
 
 def test_failure_to_beat_stops_no_delivery(make, wire, caplog):
@@ -117,7 +124,6 @@ def test_worker_that_does_not_answer_is_an_alarm(clock, pings, caplog, minutes, 
     assert logged_messages(caplog) == [("CRITICAL", text)] * alarms
 
 
-@pytest.mark.django_db(transaction=True)
 def test_heartbeats_of_many_threads_are_one_row(at_once, clock):
     at_once(lambda _: heartbeats._write("sweep", clock.now), range(20))
     assert beats() == {"sweep": clock.now}

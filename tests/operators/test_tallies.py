@@ -1,9 +1,11 @@
 """The sweep counts what became of the starts of each hour."""
 
 from datetime import timedelta
+from functools import partial
 
 import pytest
 from django.db import OperationalError, connection
+from django.db.models import Sum
 
 from django_idenfy_phone import maintenance, tallies
 from django_idenfy_phone.models import PhoneVerification
@@ -84,7 +86,7 @@ def test_sweep_counts_not_again_what_another_process_just_counted(make, sweep, c
 def test_code_of_the_last_hour_may_still_be_confirmed(make, sweep, clock):
     hour = hour_of(clock.now)
     row = make("sent", created_at=hour + HOUR - MINUTE, expires_at=hour + 2 * HOUR)
-    sweep(HOUR / 2 - MINUTE / 2)
+    sweep(HOUR / 2 + MINUTE)
     PhoneVerification.objects.mark_verified(row, clock.now)
     sweep(10 * MINUTE)
     assert counted(hour) == {"started": 1, "sent": 1, "verified": 1}
@@ -140,6 +142,8 @@ def test_sweep_that_counted_before_another_one_stores_nothing(make, sweep, clock
         make("sent")
         tallies._recount(clock.now)
 
+    # Only this hour is counted, by one statement.
+    Heartbeat.objects.create(name=tallies.MARKER, beat_at=clock.now - MINUTE)
     make("sent")
     with after_statement(count_in_between) as after:
         after("GROUP BY")
@@ -153,6 +157,17 @@ def test_ten_sweeps_at_once_count_as_one(make, clock, at_once):
         make("expired")
     at_once(lambda _: tallies._recount(clock.now), range(10))
     assert counted(hour_of(clock.now)) == {"started": 5, "sent": 5, "expired": 5}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_refusals_and_sweeps_at_once_lose_no_count(make, clock, at_once):
+    make("expired")
+    refuse = partial(tallies.note_refusal, "cooldown", "LT", "")
+    recount = partial(tallies._recount, clock.now)
+    at_once(lambda act: act(), [*[refuse] * 30, *[recount] * 6])
+    refusals = Tally.objects.filter(name="refused").aggregate(Sum("count"))
+    assert refusals == {"count__sum": 30}
+    assert Tally.objects.get(name="expired").count == 1
 
 
 def test_failure_to_count_stops_no_sweep(make, sweep, caplog):
