@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Generic, TypeVar
 
 from django.utils import timezone
@@ -35,14 +35,14 @@ class AtMostEvery:
     """Something that each process does at most once in ``interval``."""
 
     def __init__(self, interval: timedelta) -> None:
-        self._interval = interval
-        self._last: datetime | None = None
+        self._seconds = interval.total_seconds()
+        self._last: float | None = None
 
     def is_due(self) -> bool:
         """Whether to do it now: then not again before the interval has passed."""
-        now = timezone.now()
+        now = timezone.now().timestamp()
         # The clock may have been set back.
-        if self._last is not None and abs(now - self._last) < self._interval:
+        if self._last is not None and abs(now - self._last) < self._seconds:
             return False
         self._last = now
         return True

@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 from django.db import OperationalError, connection
 from django.db.models import Sum
+from django.utils import timezone
 
 from django_idenfy_phone import maintenance, tallies
 from django_idenfy_phone.models import PhoneVerification
@@ -54,6 +55,14 @@ def test_sweep_counts_outcomes(make, sweep, clock):
     sweep()
     assert counted(hour_of(clock.now)) == ALL
     assert counted(hour_of(clock.now), region="US") == {"started": 1, "sent": 1}
+
+
+def test_local_hours_are_counted_where_local_times_are_stored(make, settings):
+    settings.USE_TZ = False
+    make("expired", created_at=hour_of(timezone.now()))
+    maintenance.sweep(lambda pk: True, is_eager=True)
+    expected = {"started": 1, "sent": 1, "expired": 1}
+    assert counted(hour_of(timezone.now())) == expected
 
 
 def test_second_count_replaces_the_first(make, sweep, clock):
