@@ -24,9 +24,7 @@ from .fields import ExactCharField
 from .pacing import Pause
 from .phone import E164Field, PhoneNumber, mask, written
 from .querysets import PhoneVerificationQuerySet
-
-# Django finds only the models that this module imports.
-from .records import Heartbeat, Tally  # noqa: F401
+from .records import Heartbeat, Tally  # noqa: F401 - Django looks for models here.
 from .starting import StartRequest
 from .statuses import (
     ENDED_STATUSES,
@@ -39,7 +37,6 @@ from .statuses import (
 from .transitions import MAX_SEND_ATTEMPTS, RowTransitions
 
 M = TypeVar("M", bound=models.Model)
-
 # A worker whose clock is behind must take a new row at once.
 DUE_BACKDATE = timedelta(minutes=10)
 # The primary key of the only ProviderGate.
