@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from django_idenfy_phone import tasks
+from django_idenfy_phone import heartbeats, tasks
 from django_idenfy_phone.services import get_verification
 from django_idenfy_phone.testing import age
 from support import brokers
@@ -102,6 +102,15 @@ def sends_and_billed(sandbox):
 
 
 on_both = pytest.mark.parametrize(("server", "pool"), POOLS, indirect=["server"])
+
+
+@on_both
+def test_idle_worker_answers_the_ping_of_a_sweep(publisher, start_worker, pool):
+    heartbeats._idle_checks.reset()
+    tasks.sweep()
+    assert "delivery" not in heartbeats.ages()
+    start_worker(pool)
+    wait_until(lambda: "delivery" in heartbeats.ages())
 
 
 @pytest.mark.parametrize(
