@@ -17,6 +17,7 @@ from .edge import hide_values
 from .exceptions import InsideTransaction
 from .models import PhoneVerification, primary_alias
 from .privacy import erase, export
+from .querysets import SLICE
 from .retention import purge
 from .transactions import in_transaction
 
@@ -53,7 +54,8 @@ def sweep(
     heartbeats.beat(heartbeats.SWEEP)
     if ping and heartbeats.is_delivery_idle():
         ping()
-    tallies.recount()
+    if run.is_settled:
+        tallies.recount()
     run.call_receivers(failed, is_eager)
 
 
@@ -63,6 +65,8 @@ class _Run:
     def __init__(self, give_up_at: float) -> None:
         """``give_up_at`` is a time of ``time.monotonic()``."""
         self.give_up_at = give_up_at
+        # Whether no late row is left, but for those that another sweep ends now.
+        self.is_settled = False
 
     def is_over(self) -> bool:
         return time.monotonic() > self.give_up_at
@@ -83,6 +87,7 @@ class _Run:
         while True:
             ended, failed_now = PhoneVerification.objects.settle_slice()
             failed += failed_now
+            self.is_settled = ended < SLICE
             if not ended or self.is_over():
                 return failed
 

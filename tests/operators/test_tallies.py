@@ -12,6 +12,7 @@ from django_idenfy_phone import maintenance, tallies
 from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.records import Heartbeat, Tally
 from django_idenfy_phone.tallies import hour_of
+from support.constants import NUMBER
 from support.databases import after_statement
 from support.steps import logged_messages
 
@@ -63,6 +64,17 @@ def test_local_hours_are_counted_where_local_times_are_stored(make, settings):
     maintenance.sweep(lambda pk: True, is_eager=True)
     expected = {"started": 1, "sent": 1, "expired": 1}
     assert counted(hour_of(timezone.now())) == expected
+
+
+def test_nothing_is_counted_before_all_late_rows_have_ended(make, sweep, clock):
+    late = {"created_at": clock.now, "send_by": clock.now, "region": "LT"}
+    new = [PhoneVerification(phone_number=NUMBER, **late) for _ in range(501)]
+    PhoneVerification.objects.bulk_create(new)
+    no_time = timedelta(seconds=-1)
+    maintenance.sweep(lambda pk: True, no_time, is_eager=True)
+    assert not Tally.objects.exists()
+    sweep()
+    assert counted(hour_of(clock.now)) == {"started": 501, "too_late": 501}
 
 
 def test_second_count_replaces_the_first(make, sweep, clock):
