@@ -111,17 +111,25 @@ def keep_slots(gate: ProviderGate) -> None:
     _table().update({"id": GATE_ID}, {name: getattr(gate, name) for name in names})
 
 
-def require_capacity(gate: ProviderGate) -> None:
-    """Raise ProviderUnavailable where a new start makes no sense now.
+def useful_at(gate: ProviderGate, now: datetime) -> dict[Pause, datetime]:
+    """When a new start makes sense: it may have passed.
 
-    Its row could not be sent by its deadline, or the account is paused.
+    By Pause.SENDS, when its row could be sent by its deadline, as pauses and waiting
+    rows tell. By Pause.ACCOUNT, when the account is no longer paused.
     """
     # A slot at the very deadline is too late.
-    now, tick = timezone.now(), timedelta(milliseconds=1)
-    in_time = gate.next_slot(now) - conf.SEND_DEADLINE + tick
-    useful_at = max(in_time, gate.pause_ends_at(Pause.ACCOUNT, now))
-    if useful_at > now:
-        raise ProviderUnavailable(retry_after=useful_at - now)
+    tick = timedelta(milliseconds=1)
+    return {
+        Pause.SENDS: gate.next_slot(now) - conf.SEND_DEADLINE + tick,
+        Pause.ACCOUNT: gate.pause_ends_at(Pause.ACCOUNT, now),
+    }
+
+
+def require_capacity(gate: ProviderGate) -> None:
+    """Raise ProviderUnavailable where a new start makes no sense now."""
+    now = timezone.now()
+    if (latest := max(useful_at(gate, now).values())) > now:
+        raise ProviderUnavailable(retry_after=latest - now)
 
 
 def time_to_checks(paused_until: datetime | None, now: datetime) -> timedelta:

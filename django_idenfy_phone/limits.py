@@ -13,7 +13,6 @@ from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import Max
 from django.utils import timezone
 
 from . import look, site
@@ -84,14 +83,33 @@ def lock(start: StartRequest, bounds: Bounds | None = None) -> dict[str, datetim
     snapshot.
     """
     using, now = primary_alias(), timezone.now()
-    kind_of = {
-        key: kind
-        for kind in _locked_kinds(start)
-        for key in _hashes(kind, str(start.value_of(kind)))
-    }
+    kind_of = _kind_by_key(_values(start))
     is_own = bounds is not None
     with nullcontext() if is_own else _refusing_old_snapshot(using):
         cleared_at = look.take_locks(using, sorted(kind_of), now, bounds)
+    return _latest(kind_of, cleared_at)
+
+
+def _values(start: StartRequest) -> dict[str, Any]:
+    """Whose sends the limits count under locks, by kind."""
+    return {kind: start.value_of(kind) for kind in _locked_kinds(start)}
+
+
+def _kind_by_key(values: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of each lock. They outlive rows, and hold no number in clear.
+
+    All are locked: releases with an old and a new SECRET_KEY exclude each other.
+    """
+    return {
+        key: kind
+        for kind, value in values.items()
+        for key in keyed_hashes(f"{SALT}.{kind}", str(value))
+    }
+
+
+def _latest(
+    kind_of: Mapping[str, str], cleared_at: Mapping[str, datetime]
+) -> dict[str, datetime]:
     latest = sorted(cleared_at.items(), key=itemgetter(1))
     return {kind_of[key]: moment for key, moment in latest}
 
@@ -121,11 +139,15 @@ def _variable(using: str, *names: str) -> str:
     return str(found[1]) if found else ""
 
 
-def clear(phone_number: str) -> None:
-    """Reset the limits of an E.164 number: its earlier rows no longer count."""
+def clear(values: Mapping[str, Any]) -> None:
+    """Reset limits: earlier rows of a number, user or network no longer count.
+
+    ``values`` holds an E.164 "number", the primary key of a "user" and a "network", or
+    some of them.
+    """
     now, using = timezone.now(), primary_alias()
     has_target = connections[using].features.supports_update_conflicts_with_target
-    keys = sorted(_hashes("number", phone_number))
+    keys = sorted(_kind_by_key(values))
     with bounded_locks(using) as bounds:
         locked_at = bounding(bounds, now)
         StartLock.objects.bulk_create(
@@ -143,25 +165,36 @@ def forget(kind: str, value: str) -> int:
     """
     using = primary_alias()
     with durable_statement(using) as bounds:
-        locks = StartLock.objects.filter(bounds, key__in=_hashes(kind, value))
+        locks = StartLock.objects.filter(bounds, key__in=_kind_by_key({kind: value}))
         deleted, _by_model = locks.delete()
     return deleted
 
 
-def cleared_at(row: PhoneVerification) -> datetime | None:
-    """When an operator last reset the limits of this row's number, or None."""
-    keys = _hashes("number", written(row.phone_number))
-    locks = StartLock.objects.filter(key__in=keys, cleared_at__isnull=False)
-    latest: datetime | None = locks.aggregate(latest=Max("cleared_at"))["latest"]
-    return latest
+def cleared_at(values: Mapping[str, Any]) -> dict[str, datetime]:
+    """When an operator last reset the limits of those that were reset, by kind.
 
-
-def _hashes(kind: str, value: str) -> list[str]:
-    """Keyed hashes: locks outlive rows, and hold no number in clear.
-
-    All are locked: releases with an old and a new SECRET_KEY exclude each other.
+    ``values`` is as that of ``clear``. Locks nothing.
     """
-    return keyed_hashes(f"{SALT}.{kind}", value)
+    kind_of = _kind_by_key(values)
+    locks = StartLock.objects.filter(key__in=kind_of, cleared_at__isnull=False)
+    found = {lock.key: lock.cleared_at for lock in locks if lock.cleared_at}
+    return _latest(kind_of, found)
+
+
+def cleared_for(row: PhoneVerification, user_id: Any) -> dict[str, datetime]:
+    """As ``cleared_at``, for a start of this user for the row's number."""
+    return cleared_at(_values(_start_again(row, user_id)))
+
+
+def _start_again(row: PhoneVerification, user_id: Any) -> StartRequest:
+    return StartRequest(
+        phone_number=written(row.phone_number),
+        region=row.region,
+        user_id=user_id,
+        network=row.network,
+        purpose=row.purpose,
+        idempotency_key=None,
+    )
 
 
 def count(
@@ -267,19 +300,11 @@ def _exact_refusals(
 
 
 def ends_of_own_rows(
-    row: PhoneVerification, user_id: Any, cleared_at: datetime | None
+    row: PhoneVerification, user_id: Any, cleared_at: Mapping[str, datetime]
 ) -> list[datetime]:
     """When what refuses a user's start for a row's number ends, as own rows tell."""
-    start = StartRequest(
-        phone_number=written(row.phone_number),
-        region=row.region,
-        user_id=user_id,
-        network=row.network,
-        purpose=row.purpose,
-        idempotency_key=None,
-    )
-    cleared = {"number": cleared_at} if cleared_at else {}
-    return [each.ends_at for each in _exact_refusals(start, cleared, own=row.pk)]
+    start = _start_again(row, user_id)
+    return [each.ends_at for each in _exact_refusals(start, cleared_at, own=row.pk)]
 
 
 def _refusal(

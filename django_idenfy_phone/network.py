@@ -54,6 +54,22 @@ def client_network(request: HttpRequest) -> str:
     if address is None or not address.is_global:
         _warn_once()
         return ""
+    return _network_of(address)
+
+
+def read_network(text: str) -> str:
+    """The network of an address in any form, or of a network as a row holds it.
+
+    Raises ValueError where no address can be read.
+    """
+    text = text.strip()
+    address = read_address(text.removesuffix("/64"))
+    if address is None and text != UNKNOWN:
+        raise ValueError("no IP address")
+    return _network_of(address) if address else UNKNOWN
+
+
+def _network_of(address: IPv4Address | IPv6Address) -> str:
     if isinstance(address, IPv4Address):
         return str(address)
     # A subscriber has a whole /64, and could be a new client with every address.

@@ -62,15 +62,34 @@ def parse(text: object) -> Number:
     A number without its country code needs PHONENUMBER_DEFAULT_REGION. Raises
     NumberNotSupported for anything but a number that we send codes to.
     """
+    number, forbidden_by = read(text)
+    if forbidden_by:
+        raise _unsupported(number.region)
+    return number
+
+
+def read(text: object) -> tuple[Number, str]:
+    """As ``parse``, also for numbers that a setting forbids.
+
+    Returns the number, and that setting: "REGIONS", "NUMBER_TYPES", or "" where we send
+    codes to it. Raises NumberNotSupported for anything but a valid number of a country.
+    """
     number = _read(text)
     region = phonenumbers.region_code_for_number(number)
     e164 = phonenumbers.format_number(number, PhoneNumberFormat.E164)
-    # libphonenumber knows longer ones in Germany.
-    if len(e164) > MAX_E164 or region is None or not _is_supported(number, region):
-        error = NumberNotSupported()
-        error.region = region or ""
-        raise error
-    return Number(e164, region)
+    # Satellite and other networks without a country have the region "001".
+    # libphonenumber knows numbers longer than E.164 allows in Germany.
+    if region is None or region == "001" or len(e164) > MAX_E164:
+        raise _unsupported(region)
+    if not phonenumbers.is_valid_number(number):
+        raise _unsupported(region)
+    return Number(e164, region), _forbidden_by(number, region)
+
+
+def _unsupported(region: str | None) -> NumberNotSupported:
+    error = NumberNotSupported()
+    error.region = region or ""
+    return error
 
 
 def to_e164(text: object) -> str:
@@ -131,14 +150,11 @@ def _canonical(number: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber:
     return with_zero if is_same else number
 
 
-def _is_supported(number: phonenumbers.PhoneNumber, region: str) -> bool:
-    # Satellite and other networks without a country have the region "001".
-    if region == "001" or not phonenumbers.is_valid_number(number):
-        return False
+def _forbidden_by(number: phonenumbers.PhoneNumber, region: str) -> str:
     if conf.REGIONS is not None and region not in conf.REGIONS:
-        return False
-    number_type = phonenumbers.number_type(number)
-    return number_type in [NUMBER_TYPES[name] for name in conf.NUMBER_TYPES]
+        return "REGIONS"
+    allowed = [NUMBER_TYPES[name] for name in conf.NUMBER_TYPES]
+    return "" if phonenumbers.number_type(number) in allowed else "NUMBER_TYPES"
 
 
 def written(value: PhoneNumber | str) -> str:

@@ -5,6 +5,7 @@ may refuse a start too, but nothing of them is shown.
 """
 
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -53,11 +54,14 @@ def read(pk: uuid.UUID, user_id: Any) -> Seen | None:
     return Seen(rows.instance(values), bool(has_others), paused_until)
 
 
-def resend_at(seen: Seen, user_id: Any, cleared_at: datetime | None = None) -> datetime:
+def resend_at(
+    seen: Seen, user_id: Any, cleared_at: Mapping[str, datetime] | None = None
+) -> datetime:
     """When the caller may start again for this number, as the own rows tell.
 
-    Those of the number that are older than ``cleared_at`` do not count.
+    Those of each kind that are older than its time in ``cleared_at`` do not count.
     """
+    cleared_at = cleared_at or {}
     row = seen.row
     if seen.has_others:
         ends = limits.ends_of_own_rows(row, user_id, cleared_at)
@@ -67,16 +71,15 @@ def resend_at(seen: Seen, user_id: Any, cleared_at: datetime | None = None) -> d
 
 
 def _ends_of_one_row(
-    row: PhoneVerification, user_id: Any, cleared_at: datetime | None
+    row: PhoneVerification, user_id: Any, cleared_at: Mapping[str, datetime]
 ) -> list[datetime]:
     created_at = row.created_at
-    kinds = limits.kinds(user_id, row.network)
+    cleared = {kind for kind, moment in cleared_at.items() if created_at <= moment}
     sends = [created_at] if row.is_counted() else []
     ends = list(limits.cooldown_ends([created_at], sends))
-    if cleared_at is not None and created_at <= cleared_at:
-        kinds.remove("number")
+    if "number" in cleared:
         ends = []
-    for kind in kinds:
+    for kind in set(limits.kinds(user_id, row.network)) - cleared:
         for limit in conf.limits_of(kind):
             with_refusals = limits.counts_refusals(kind, limit)
             if limit.sends == 1 and row.is_counted(with_account_refusals=with_refusals):

@@ -1,4 +1,4 @@
-"""The public verbs: start, read, confirm and redeem a verification, clear a number."""
+"""The public verbs: start, read, confirm and redeem a verification; unblock."""
 
 import uuid
 from dataclasses import replace
@@ -44,8 +44,9 @@ from .exceptions import (
     VerificationLocked,
     VerificationNotFound,
 )
+from .explain import Reason, explain
 from .models import PhoneVerification, primary_alias
-from .network import client_network
+from .network import client_network, read_network
 from .starting import Caller, StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
@@ -257,10 +258,11 @@ def resend_at(
 
 def _resend_at(seen: resend.Seen, user_id: Any) -> datetime:
     moment = resend.resend_at(seen, user_id)
-    # An operator may have cleared the number, and a user waits for that.
-    if moment <= timezone.now() or not (cleared_at := limits.cleared_at(seen.row)):
+    if moment <= timezone.now():
         return moment
-    return resend.resend_at(seen, user_id, cleared_at)
+    # An operator may have unblocked the number, and a user waits for that.
+    cleared_at = limits.cleared_for(seen.row, user_id)
+    return resend.resend_at(seen, user_id, cleared_at) if cleared_at else moment
 
 
 @hide_values
@@ -365,9 +367,24 @@ def redeem_verification(
 
 
 @hide_values
-def clear_number(phone_number: str) -> None:
-    """Reset the limits of a number: its earlier sends no longer count.
+def unblock(
+    *,
+    phone_number: str | None = None,
+    user: Caller | None = None,
+    network: str | None = None,
+) -> list[Reason]:
+    """Earlier sends of the number, the user and the network no longer count.
 
-    Raises NumberNotSupported.
+    Any of them may be left out. The number may be of a region or type that is no longer
+    allowed, the network any address in it. Returns what would still refuse a start of
+    theirs: see ``explain``. Raises NumberNotSupported, UnknownUser or ValueError.
     """
-    limits.clear(phone.parse(phone_number).e164)
+    values: dict[str, Any] = {}
+    if phone_number:
+        values["number"] = phone.read(phone_number)[0].e164
+    if (user_id := user_id_of(user)) is not None:
+        values["user"] = user_id
+    if network:
+        values["network"] = read_network(network)
+    limits.clear(values)
+    return explain(phone_number=phone_number, user=user, network=network)

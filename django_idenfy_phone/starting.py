@@ -6,12 +6,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
+from django.core.exceptions import (
+    MultipleObjectsReturned,
+    ObjectDoesNotExist,
+    ValidationError,
+)
+from django.db.models import Q
 from django.db.models.fields import AutoFieldMixin, IntegerField
 
 from . import phone
 from .edge import hide_values
 from .exceptions import UnknownUser
+
+# PostgreSQL stores no NUL, and no database half of a surrogate pair.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 class Caller(Protocol):
@@ -40,6 +48,22 @@ def user_id_of(user: Caller | None) -> Any:
     raise UnknownUser
 
 
+def find_user(text: str) -> Any:
+    """The user with this primary key or USERNAME_FIELD. Raises UnknownUser.
+
+    Also where the text is the key of one user and the name of another.
+    """
+    if _UNSTORABLE.search(text):
+        raise UnknownUser
+    users = get_user_model()._base_manager
+    known = Q(**{get_user_model().USERNAME_FIELD: text})
+    with suppress(ValidationError, ValueError, OverflowError):
+        known |= Q(pk=_key_field().to_python(text))
+    with suppress(MultipleObjectsReturned, ObjectDoesNotExist):
+        return users.get(known)
+    raise UnknownUser
+
+
 def _key_field() -> Any:
     """The primary key of the user model; its parent's where it inherits one."""
     field: Any = get_user_model()._meta.pk
@@ -58,8 +82,7 @@ def _is_possible(user_id: Any, written: object) -> bool:
     if isinstance(field, IntegerField):
         # int() takes True, 1.9 and a UUID too: they would be another user's key.
         return str(user_id) == str(written)
-    # PostgreSQL stores no NUL, and no database half of a surrogate pair.
-    return not re.search("[\0\ud800-\udfff]", str(user_id))
+    return not _UNSTORABLE.search(str(user_id))
 
 
 @dataclass(frozen=True, repr=False)

@@ -232,7 +232,7 @@ def test_cleared_number_can_be_started_at_once(user, clock, is_known):
         row = start_and_expire(user)
         clock.now = services.resend_at(row, user=user)
     clock.now = row.created_at + SECOND
-    services.clear_number("+37061234567")
+    services.unblock(phone_number="+37061234567")
     assert services.resend_at(row, user=user if is_known else None) <= clock.now
     clock.move(MICROSECOND)
     again = start_and_expire(user)

@@ -42,7 +42,7 @@ def test_clearing_of_one_release_counts_in_the_other(user, clock, clearing, star
         start_and_expire(user)
         assert refusal_of(user) == ("cooldown", MINUTE)
     with clearing:
-        services.clear_number(NUMBER)
+        services.unblock(phone_number=NUMBER)
     clock.move(timedelta(seconds=1))
     with starting:
         start(user)
@@ -50,11 +50,11 @@ def test_clearing_of_one_release_counts_in_the_other(user, clock, clearing, star
 
 def test_latest_of_two_clearings_counts(user, clock):
     with new_release:
-        services.clear_number(NUMBER)
+        services.unblock(phone_number=NUMBER)
         clock.move(MINUTE)
         start_and_expire(user)
     with old_release:
-        services.clear_number(NUMBER)
+        services.unblock(phone_number=NUMBER)
     clock.move(timedelta(seconds=1))
     with new_release:
         start(user)

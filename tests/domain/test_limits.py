@@ -2,16 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from io import StringIO
 
 import pytest
-from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.utils import timezone
 
-from django_idenfy_phone import limits, services
+from django_idenfy_phone import limits
 from django_idenfy_phone.conf import DEFAULT_SEND_LIMITS, Limit, conf, parse_limit
-from django_idenfy_phone.exceptions import LimitReached, NumberNotSupported
+from django_idenfy_phone.exceptions import LimitReached
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from django_idenfy_phone.starting import StartRequest
 from support.constants import NUMBER
@@ -523,83 +521,3 @@ def test_deleted_account_resets_no_limit_of_its_number(
     new_user = django_user_model.objects.create_user("ona")
     assert refusal(user=new_user, network="") == ("limit_reached", HOUR)
     assert refusal(user=new_user, number="+447400123456") == ("limit_reached", HOUR)
-
-
-# Clearing a number
-
-
-def test_cleared_number_is_accepted_at_a_reached_limit(set_limits, user, shared):
-    set_limits(number=("3/h",))
-    store_rows(3, HOUR, **shared["number"])
-    services.clear_number(NUMBER)
-    assert start(user, network=NETWORK).status == "queued"
-
-
-def test_clearing_ends_the_cooldown(user, refusal):
-    start_and_expire(user)
-    assert refusal() == ("cooldown", MINUTE)
-    services.clear_number(NUMBER)
-    start(user)
-
-
-def test_sends_after_the_clearing_count(user, refusal, clock):
-    start_and_expire(user)
-    services.clear_number(NUMBER)
-    clock.move(SECOND)
-    start_and_expire(user)
-    assert refusal() == ("cooldown", MINUTE)
-    clock.move(MINUTE)
-    start_and_expire(user)
-    assert refusal() == ("cooldown", 2 * MINUTE)
-
-
-@pytest.mark.parametrize("kind", ["user", "network", "block", "site"])
-def test_clearing_a_number_clears_no_other_kind(set_limits, shared, refusal, kind):
-    set_limits(**{kind: ("3/h",)})
-    store_rows(3, HOUR, **shared[kind] | {"phone_number": NUMBER})
-    services.clear_number(NUMBER)
-    assert refusal() == ("limit_reached", 20 * MINUTE)
-
-
-def test_clearing_a_number_clears_no_other_number(make, refusal):
-    make()
-    services.clear_number(OTHER)
-    assert refusal() == ("cooldown", MINUTE)
-
-
-def test_number_can_be_cleared_before_its_first_start_and_again(user):
-    services.clear_number(NUMBER)
-    start(user)
-    services.clear_number("+370 612 34567")
-    start(user)
-    assert rows.count() == 2
-
-
-def test_clearing_deletes_no_row(user):
-    row = start(user)
-    services.clear_number(NUMBER)
-    assert list(rows.all()) == [row]
-
-
-def test_invalid_number_cannot_be_cleared():
-    with pytest.raises(NumberNotSupported):
-        services.clear_number("+3706123")
-    assert not StartLock.objects.exists()
-
-
-@pytest.mark.parametrize("number", [NUMBER, "+370 612 34567"])
-def test_command_clears_a_number(user, number):
-    start_and_expire(user)
-    out = StringIO()
-    call_command("idenfy_phone_clear", number, stdout=out)
-    assert out.getvalue() == "Earlier sends to this number no longer count.\n"
-    start(user)
-
-
-@pytest.mark.parametrize("number", ["+3706123", "61234", "nonsense", "", NUMBER + "9"])
-def test_command_refuses_invalid_number_without_printing_it(number):
-    out, err = StringIO(), StringIO()
-    with pytest.raises(CommandError) as caught:
-        call_command("idenfy_phone_clear", number, stdout=out, stderr=err)
-    assert str(caught.value) == str(NumberNotSupported.message)
-    assert (out.getvalue(), err.getvalue()) == ("", "")

@@ -132,7 +132,7 @@ def test_limits_refuse_as_plain_queries_tell(settings, users, clock, seed):
     cleared_at = now - timedelta(days=31)
     if chance.random() < 0.5:
         clock.now = cleared_at = now - timedelta(seconds=chance.choice([1, 300, 9000]))
-        limits.clear(NUMBERS[0])
+        limits.clear({"number": NUMBERS[0]})
         clock.now = now
     start = random_start(chance, users)
     if start.phone_number != NUMBERS[0]:

@@ -107,7 +107,7 @@ def locked_for(seconds):
 # The status of a row, and what changes it.
 CHANGES = {
     "start": ("failed", lambda row: start(row.user)),
-    "clear": ("failed", lambda row: services.clear_number(NUMBER)),
+    "clear": ("failed", lambda row: services.unblock(phone_number=NUMBER)),
     "claim": ("queued", lambda row: delivery.claim(row)),
     "sent": ("sending", lambda row: rows.mark_sent(row, "r" * 32)),
     "again": ("sending", lambda row: rows.requeue(row, timezone.now())),
@@ -134,7 +134,7 @@ def make_for(make):
 
     def make_for(status):
         now = timezone.now()
-        services.clear_number(NUMBER)
+        services.unblock(phone_number=NUMBER)
         ProviderGate.objects.create(account_faults=1)
         if status == "old":
             return make("expired", created_at=now - timedelta(days=91))
@@ -215,7 +215,7 @@ def test_start_waits_for_a_lock_that_is_released(api, wire):
 @pytest.mark.parametrize("is_known", [False, True])
 def test_shorter_timeout_of_the_host_holds(api, wire, set_timeouts, is_known):
     if is_known:
-        services.clear_number(NUMBER)
+        services.unblock(phone_number=NUMBER)
     set_timeouts(1)
     with locked_for(8) as seconds:
         response = post_json(api, START_URL, BODY)

@@ -134,7 +134,7 @@ def calls(make, user, wire):
         "token": partial(services.get_proof, token, user=user),
         "form": partial(VerifiedPhoneField().clean, token),
         "redeem": partial(services.redeem_verification, visitor, user=user),
-        "clear": partial(services.clear_number, NUMBER),
+        "clear": partial(services.unblock, phone_number=NUMBER),
         "deliver": partial(delivery.deliver, make("queued").pk),
         "sweep": partial(maintenance.sweep, bool),
     }

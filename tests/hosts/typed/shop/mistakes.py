@@ -20,7 +20,7 @@ def mistakes(request: HttpRequest, customer: Customer, row: PhoneVerification) -
     services.redeem_token(row.pk)  # type: ignore[arg-type]
     services.get_proof("a token", user="ona")  # type: ignore[arg-type]
     services.redeem_verification(row, user="ona")  # type: ignore[arg-type]
-    services.clear_number(row.phone_number)  # type: ignore[arg-type]
+    services.unblock(phone_number=row.phone_number)  # type: ignore[arg-type]
     keep_number(customer, row.pk)  # type: ignore[arg-type]
     testing.verify_number("ona", "+37061234567")  # type: ignore[arg-type]
     VerifiedPhoneField(user="ona")  # type: ignore[arg-type]

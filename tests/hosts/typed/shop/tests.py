@@ -74,7 +74,7 @@ class Calls(TransactionTestCase):
         self.client.force_login(self.user)
         body = {"phone_number": NUMBER}
         assert self.client.post("/change/phone/", body).status_code == 200
-        services.clear_number(NUMBER)
+        services.unblock(phone_number=NUMBER)
         started = self.client.post("/signup/phone/", body, "application/json")
         assert (started.status_code, started["X-Shop"]) == (202, "signup")
 
