@@ -12,7 +12,16 @@ from django.core.checks import ERROR, CheckMessage, Error, Tags, Warning, regist
 from django.utils.module_loading import import_string
 from phonenumbers import SUPPORTED_REGIONS
 
-from .conf import DEFAULT_SEND_LIMITS, PREFIX, Settings, conf, parse_limit
+from .conf import (
+    DEFAULT_BRAKE,
+    DEFAULT_SEND_LIMITS,
+    ENFORCE,
+    OBSERVE,
+    PREFIX,
+    Settings,
+    conf,
+    parse_limit,
+)
 from .limits import longest_window
 from .phone import NUMBER_TYPES
 
@@ -130,6 +139,20 @@ duration_rule = partial(
     hint="Such as timedelta(minutes=3).",
 )
 
+
+def brake_rule(
+    number: int, key: str, is_valid: Callable[[Any], object], problem: str, hint: str
+) -> Rule:
+    """The rule of one key of BRAKE: that of the whole finds what is no dict."""
+
+    def is_valid_if_given(value: object) -> object:
+        if not isinstance(value, dict) or key not in value:
+            return True
+        return is_valid(value[key])
+
+    return Rule(number, "BRAKE", is_valid_if_given, f'["{key}"] {problem}', hint)
+
+
 ACCOUNT_RULES = (
     Rule(
         1,
@@ -238,6 +261,44 @@ RULES = (
         lambda value: value in ("celery", "sweep"),
         "must be a way of delivery.",
         'Choose from "celery" and "sweep".',
+    ),
+    Rule(
+        30,
+        "BRAKE",
+        lambda value: (
+            value is None
+            or (isinstance(value, dict) and value.keys() <= DEFAULT_BRAKE.keys())
+        ),
+        "must be a dict, or None.",
+        f"Its keys are {', '.join(DEFAULT_BRAKE)}.",
+    ),
+    brake_rule(
+        31,
+        "sends",
+        lambda value: _are_limits([value]) and parse_limit(value).window <= DAY,
+        "must be a count and a window of up to a day.",
+        'Such as "50/h".',
+    ),
+    brake_rule(
+        32,
+        "confirmed_below",
+        lambda value: type(value) in (int, float) and 0 < value <= 1,
+        "must be a share, above 0 and up to 1.",
+        "Such as 0.1, which is 10 %.",
+    ),
+    brake_rule(
+        33,
+        "pause",
+        duration_rule(33, "BRAKE").is_valid,
+        "must be a timedelta of up to a day.",
+        "Such as timedelta(hours=1).",
+    ),
+    brake_rule(
+        34,
+        "mode",
+        lambda value: value in (OBSERVE, ENFORCE),
+        "must be a mode.",
+        f'Choose from "{OBSERVE}" and "{ENFORCE}".',
     ),
 )
 

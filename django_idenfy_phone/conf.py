@@ -47,6 +47,14 @@ DEFAULT_SEND_LIMITS: dict[str, Sequence[str]] = {
     "block": ("20/h",),
     "site": ("1000/h",),
 }
+# What the brake does.
+OBSERVE, ENFORCE = "observe", "enforce"
+DEFAULT_BRAKE: dict[str, Any] = {
+    "sends": "50/h",
+    "confirmed_below": 0.1,
+    "pause": timedelta(hours=1),
+    "mode": OBSERVE,
+}
 # 3,600 sends an hour leave 6,400 for checks: iDenfy allows an account 10,000 requests
 # an hour (documentation.idenfy.com, TOO_MANY_REQUESTS).
 DEFAULT_SEND_RATE: str | None = "1/s"
@@ -60,6 +68,19 @@ def parse_limit(text: str) -> Limit:
         raise ValueError("not a limit such as 3/10m")
     count, length, unit = match.groups()
     return Limit(int(count), timedelta(**{UNITS[unit]: int(length or 1)}))
+
+
+class Brake(NamedTuple):
+    """When the brake of a region engages, for how long, and whether it refuses.
+
+    It engages at ``sends`` numbers in its window of which less than the share
+    ``confirmed_below`` confirmed. ``mode`` is OBSERVE or ENFORCE.
+    """
+
+    sends: Limit
+    confirmed_below: float
+    pause: timedelta
+    mode: str
 
 
 class Settings:
@@ -137,6 +158,18 @@ class Settings:
         """How fast all workers together send; None is as fast as they can."""
         text = _get("SEND_RATE", DEFAULT_SEND_RATE)
         return parse_limit(text) if text is not None else None
+
+    @property
+    def BRAKE(self) -> Brake | None:
+        """When newcomers of a region have to wait; None is never.
+
+        A key that the setting leaves out keeps its default.
+        """
+        chosen: dict[str, Any] | None = _get("BRAKE", {})
+        if chosen is None:
+            return None
+        given = DEFAULT_BRAKE | chosen
+        return Brake(**given | {"sends": parse_limit(given["sends"])})
 
     @property
     def REDEEM_WITHIN(self) -> timedelta:

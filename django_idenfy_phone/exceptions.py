@@ -79,7 +79,7 @@ class StartRefused(VerificationError):
 
     That is a verification for the same number and purpose whose code is on its way or
     awaited. It is None for other people's, and without a login. ``reason`` is for the
-    operator alone: "cooldown", or the kind of the limit that is reached.
+    operator alone: "cooldown", "brake", or the kind of the limit that is reached.
     """
 
     verification_id: uuid.UUID | None = None

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from . import gate, limits, phone, site
+from . import brake, gate, limits, phone, site
 from .conf import Limit, conf
 from .edge import hide_values
 from .exceptions import NumberNotSupported
@@ -49,6 +49,10 @@ TEXTS = {
         "The limit of the number's block, 10,000 numbers, is reached: %(used)s."
     ),
     "site": gettext_lazy("The limit of the whole site is reached: %(used)s."),
+    brake.BRAKE: gettext_lazy(
+        "The brake of the region %(region)s refuses newcomers: a user who verified a "
+        "number before may start."
+    ),
 }
 
 
@@ -147,6 +151,7 @@ class _Look:
             yield Reason(pause, until)
         if self.number:
             yield from self._cooldown()
+            yield from self._brake(self.number.region)
         for kind in (*self.values, "site"):
             for limit in conf.limits_of(kind):
                 yield from self._limit(kind, limit)
@@ -156,6 +161,12 @@ class _Look:
         sends = list(self._times(self._counted("number", limits.DAY)))
         for until in limits.cooldown_ends(list(newest), sends):
             yield Reason(limits.COOLDOWN, until, len(sends))
+
+    def _brake(self, region: str) -> Iterator[Reason]:
+        for each in brake.engaged():
+            until, user_id = each.engaged_until, self.values.get("user")
+            if each.region == region and brake.refuses(until, user_id):
+                yield Reason(brake.BRAKE, until, region=region)
 
     def _limit(self, kind: str, limit: Limit) -> Iterator[Reason]:
         refused = limits.counts_refusals(kind, limit)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 from django.utils import timezone
 
-from . import look, site
+from . import brake, look, site
 from .alarms import alarm
 from .conf import DEFAULT_SEND_LIMITS, Limit, conf
 from .exceptions import (
@@ -205,7 +205,8 @@ def count(
     limits = [*_exact_limits(start), *_own_site_limits(start)]
     asked += [rows_of(kind, limit) for kind, limit in limits]
     since = _since(asked, cleared_at)
-    return look.glance(primary_alias(), start, since, key_hashes)
+    has_brake = brake.is_enforced()
+    return look.glance(primary_alias(), start, since, key_hashes, has_brake=has_brake)
 
 
 def _exact_limits(start: StartRequest) -> list[tuple[str, Limit]]:
@@ -259,6 +260,9 @@ def enforce(
     ]
     if _may_refuse(start, counts.rows):
         refusals += _exact_refusals(start, cleared_at)
+    until = counts.braked_until
+    if until and brake.refuses(until, start.user_id):
+        refusals.append(Refusal(until, brake.BRAKE))
     last = max(refusals, key=attrgetter("ends_at"), default=None)
     if last is not None and last.ends_at > now:
         raise last.error(now)

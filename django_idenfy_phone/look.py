@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from django.db import connections
 
-from .models import GATE_ID, PhoneVerification, ProviderGate, StartLock
+from .models import GATE_ID, PhoneVerification, ProviderGate, RegionBrake, StartLock
 from .starting import StartRequest
 from .statements import Table, moment_reader
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
@@ -66,11 +66,13 @@ class Rows(NamedTuple):
 class Counts(NamedTuple):
     """How many ``rows`` there are.
 
-    ``key_used_at`` is when the idempotency key was used last, or None.
+    ``key_used_at`` is when the idempotency key was used last, and ``braked_until`` the
+    end of the brake of the region, which may have passed; or None.
     """
 
     gate: ProviderGate
     key_used_at: datetime | None
+    braked_until: datetime | None
     rows: Mapping[Rows, int]
 
 
@@ -111,10 +113,16 @@ def glance(
     start: StartRequest,
     since: Mapping[Rows, datetime],
     key_hashes: Sequence[str],
+    *,
+    has_brake: bool,
 ) -> Counts:
-    """Count rows, each kind of them from its time in ``since`` on, in one SELECT."""
-    statement = _glance(using, tuple(since), len(key_hashes))
-    parameters = [*key_hashes, *statement.parameters(start, since)]
+    """Count rows, each kind of them from its time in ``since`` on, in one SELECT.
+
+    The brake is looked at only with ``has_brake``, since each table takes its time.
+    """
+    statement = _glance(using, tuple(since), len(key_hashes), has_brake)
+    region = [start.region] if has_brake else []
+    parameters = [*key_hashes, *region, *statement.parameters(start, since)]
     with connections[using].cursor() as cursor:
         cursor.execute(statement.sql, parameters)
         return statement.counts(cursor.fetchone())
@@ -123,29 +131,34 @@ def glance(
 class _Glance:
     """The SELECT of ``glance`` for ``asked``, and for so many hashes of a key.
 
-    It gives one row: the time of the key, those of the gate, then a count for each
-    Rows.
+    It gives one row: the times of the key, of the brake and of the gate, then a count
+    for each Rows.
     """
 
-    def __init__(self, using: str, asked: tuple[Rows, ...], keys: int) -> None:
+    def __init__(
+        self, using: str, asked: tuple[Rows, ...], keys: int, has_brake: bool
+    ) -> None:
         self.table = Table(using, PhoneVerification)
         self.by_kind: dict[str, list[Rows]] = {}
         for each in asked:
             self.by_kind.setdefault(each.kind, []).append(each)
-        self.sql = self._select(keys)
+        self.sql = self._select(keys, has_brake)
 
-    def _select(self, keys: int) -> str:
+    def _select(self, keys: int, has_brake: bool) -> str:
         key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
         places = ", ".join(["%s"] * keys)
         used = key.format(self.table.name, places) if keys else "SELECT NULL"
         gate = Table(self.table.using, ProviderGate).name
-        columns = ["used.created_at", *(f"gate.{column}" for column in GATE_COLUMNS)]
+        columns = ["used.created_at", "brake.engaged_until" if has_brake else "NULL"]
+        columns += [f"gate.{column}" for column in GATE_COLUMNS]
         columns += [f"of_{kind}.*" for kind in self.by_kind]
         joins = "".join(map(self._join, self.by_kind))
+        table = Table(self.table.using, RegionBrake).name
+        brake = f"LEFT JOIN {table} AS brake ON brake.region = %s" if has_brake else ""
         return (
             f"SELECT {', '.join(columns)} "
             f"FROM (SELECT ({used}) AS created_at) AS used "
-            f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID}{joins}"
+            f"{brake} LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID}{joins}"
         )
 
     def _join(self, kind: str) -> str:
@@ -162,7 +175,7 @@ class _Glance:
     def parameters(
         self, start: StartRequest, since: Mapping[Rows, datetime]
     ) -> Iterator[Any]:
-        """All but the hashes of the key, which come first."""
+        """All but the hashes of the key and the region, which come first."""
         adapt = self.table.connection.ops.adapt_datetimefield_value
         for kind, rows in self.by_kind.items():
             times = [since[each] for each in rows]
@@ -171,11 +184,14 @@ class _Glance:
             yield adapt(min(times))
 
     def counts(self, found: Sequence[Any]) -> Counts:
-        read, width = moment_reader(self.table.using), 1 + len(GATE_COLUMNS)
-        key_used_at, *times = (moment and read(moment) for moment in found[:width])
+        read, width = moment_reader(self.table.using), 2 + len(GATE_COLUMNS)
+        used_at, braked_until, *times = (
+            moment and read(moment) for moment in found[:width]
+        )
         gate = ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, times, strict=True)))
         asked = chain.from_iterable(self.by_kind.values())
-        return Counts(gate, key_used_at, dict(zip(asked, found[width:], strict=True)))
+        rows = dict(zip(asked, found[width:], strict=True))
+        return Counts(gate, used_at, braked_until, rows)
 
 
 _glance = cache(_Glance)

@@ -1,6 +1,7 @@
 """What is done beside starts and checks: the sweep, the purge, erasure and access.
 
-The sweep ends late rows, dispatches waiting ones, and repeats signals that failed.
+The sweep ends late rows, dispatches waiting ones, watches the brake, and repeats
+signals that failed.
 """
 
 import time
@@ -11,7 +12,7 @@ from functools import partial
 
 from django.utils import timezone
 
-from . import announce, heartbeats, tallies
+from . import announce, brake, heartbeats, tallies
 from .conf import conf
 from .edge import hide_values
 from .exceptions import InsideTransaction
@@ -37,7 +38,7 @@ def sweep(
     ping: Callable[[], object] | None = None,
     is_eager: bool = False,
 ) -> None:
-    """Dispatch waiting rows, settle late ones, announce again what failed.
+    """Dispatch waiting rows, settle late ones, watch the brake, announce what failed.
 
     Safe at any time; several sweeps may run at once. ``dispatch`` notifies a worker of
     a row or sends it, and returns whether to go on. ``ping`` is called where nothing
@@ -56,6 +57,7 @@ def sweep(
         ping()
     if run.is_settled:
         tallies.recount()
+    brake.watch()
     run.call_receivers(failed, is_eager)
 
 

@@ -327,6 +327,30 @@ class StartLock(models.Model):
         return str(self.key)[:8]
 
 
+class RegionBrake(models.Model):
+    """The brake of a region: see brake. Made when it engages for the first time."""
+
+    region = models.CharField(max_length=3, primary_key=True)
+    engaged_at = models.DateTimeField(null=True)
+    # Its end, also by an operator: only later sends count.
+    engaged_until = models.DateTimeField(null=True)
+    # Of these numbers, so many confirmed when it engaged.
+    numbers = models.PositiveIntegerField(default=0)
+    confirmed = models.PositiveIntegerField(default=0)
+    # Those of newcomers since then: what it would have refused where it only observes.
+    starts = models.PositiveIntegerField(default=0)
+
+    objects = PrimaryManager["RegionBrake"]()
+
+    class Meta:
+        verbose_name = _("brake of a region")
+        verbose_name_plural = _("brakes of regions")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.region)
+
+
 class ProviderGate(models.Model):
     """How fast all workers together may ask iDenfy. One row, made on demand.
 

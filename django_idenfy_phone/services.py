@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from . import (
     announce,
+    brake,
     checking,
     events,
     gate,
@@ -388,3 +389,12 @@ def unblock(
         values["network"] = read_network(network)
     limits.clear(values)
     return explain(phone_number=phone_number, user=user, network=network)
+
+
+@hide_values
+def release_brake(region: str) -> bool:
+    """Release the brake of a region, such as "LT": only later sends count for it.
+
+    Returns whether it was engaged.
+    """
+    return brake.release(region)

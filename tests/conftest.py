@@ -8,7 +8,7 @@ from django.db import connections
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from django_idenfy_phone import alarms, heartbeats, site, tallies, tasks
+from django_idenfy_phone import alarms, brake, heartbeats, site, tallies, tasks
 from django_idenfy_phone.models import PhoneVerification
 from support.celery_app import CeleryApp
 from support.clock import Clock
@@ -112,6 +112,7 @@ def _fresh_process():
     heartbeats.forget()
     # The sweeps of a test publish no ping, unless it moves the clock.
     heartbeats._idle_checks.is_due()
+    brake.forget()
 
 
 @pytest.fixture

@@ -22,6 +22,9 @@ class WhomCommand(BaseCommand):
         parser.add_argument("--user", help=_("A primary key or a login name."))
         parser.add_argument("--network", help=_("An IP address."))
 
+    def is_given(self, options: dict[str, Any]) -> bool:
+        return bool(options["number"] or options["user"] or options["network"])
+
     def read(self, options: dict[str, Any]) -> dict[str, Any]:
         """The arguments of ``explain`` and ``unblock``. Raises CommandError."""
         found: dict[str, Any] = {"phone_number": options["number"]}

@@ -386,4 +386,23 @@ class Migration(migrations.Migration):
                 "default_permissions": (),
             },
         ),
+        migrations.CreateModel(
+            name="RegionBrake",
+            fields=[
+                (
+                    "region",
+                    models.CharField(max_length=3, primary_key=True, serialize=False),
+                ),
+                ("engaged_at", models.DateTimeField(null=True)),
+                ("engaged_until", models.DateTimeField(null=True)),
+                ("numbers", models.PositiveIntegerField(default=0)),
+                ("confirmed", models.PositiveIntegerField(default=0)),
+                ("starts", models.PositiveIntegerField(default=0)),
+            ],
+            options={
+                "verbose_name": "brake of a region",
+                "verbose_name_plural": "brakes of regions",
+                "default_permissions": (),
+            },
+        ),
     ]

@@ -8,7 +8,11 @@ import pytest
 from django.db import connection
 
 from django_idenfy_phone import delivery
-from django_idenfy_phone.models import PhoneVerification, ProviderGate
+from django_idenfy_phone.models import (
+    PhoneVerification,
+    ProviderGate,
+    RegionBrake,
+)
 from django_idenfy_phone.signals import phone_verified
 from hosts.accounts.models import Profile
 from support import wire as w
@@ -77,6 +81,18 @@ def test_start_beside_other_starts_also_tells_when_the_next_may_come(
         assert post_start(api).status_code == 202
     clearing = f"SELECT {LOCKS}"
     assert found == [*START, READ, READ, clearing]
+
+
+def test_only_where_a_brake_refuses_a_proof_of_the_user_is_looked_for(
+    started, api, make, clock, settings
+):
+    settings.IDENFY_PHONE_BRAKE = {"mode": "enforce"}
+    until = clock.now + timedelta(hours=1)
+    RegionBrake.objects.create(region="LT", engaged_until=until)
+    with statements() as found:
+        post_start(api)
+        post_start(api, number="+447400123456")
+    assert found == [f"INSERT {LOCKS}", READ, READ, READ, READ, *START]
 
 
 REFUSED = [f"INSERT {LOCKS}", READ, READ, READ]

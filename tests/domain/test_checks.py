@@ -190,6 +190,27 @@ BAD = [
     ("E014", "SEND_LIMITS", {"number": (5,)}),
     ("E014", "SEND_LIMITS", {"number": (None,)}),
     ("E014", "SEND_LIMITS", {"number": (["5/d"],)}),
+    ("E030", "BRAKE", "observe"),
+    ("E030", "BRAKE", False),
+    ("E030", "BRAKE", {"modes": "observe"}),
+    ("E030", "BRAKE", {1: "observe"}),
+    ("E031", "BRAKE", {"sends": 50}),
+    ("E031", "BRAKE", {"sends": None}),
+    ("E031", "BRAKE", {"sends": "0/h"}),
+    ("E031", "BRAKE", {"sends": "50/25h"}),
+    ("E031", "BRAKE", {"sends": ["50/h"]}),
+    ("E032", "BRAKE", {"confirmed_below": 0}),
+    ("E032", "BRAKE", {"confirmed_below": -0.1}),
+    ("E032", "BRAKE", {"confirmed_below": 10}),
+    ("E032", "BRAKE", {"confirmed_below": float("nan")}),
+    ("E032", "BRAKE", {"confirmed_below": True}),
+    ("E032", "BRAKE", {"confirmed_below": "10 %"}),
+    ("E033", "BRAKE", {"pause": 3600}),
+    ("E033", "BRAKE", {"pause": timedelta(0)}),
+    ("E033", "BRAKE", {"pause": timedelta(days=1, seconds=1)}),
+    ("E034", "BRAKE", {"mode": "on"}),
+    ("E034", "BRAKE", {"mode": True}),
+    ("E034", "BRAKE", {"mode": ["observe"]}),
     ("E015", "REDEEM_WITHIN", timedelta(0)),
     ("E015", "REDEEM_WITHIN", timedelta(minutes=-15)),
     ("E015", "REDEEM_WITHIN", timedelta(days=2)),
@@ -301,6 +322,10 @@ GOOD = [
     ("ALLOW_ANONYMOUS", False),
     ("SEND_LIMITS", {}),
     ("SEND_LIMITS", {"number": ["1/s"], "user": (), "site": ("9999999/2160h", "1/m")}),
+    ("BRAKE", None),
+    ("BRAKE", {}),
+    ("BRAKE", {"mode": "enforce"}),
+    ("BRAKE", {"sends": "500/d", "confirmed_below": 1, "pause": timedelta(days=1)}),
     ("REDEEM_WITHIN", timedelta(seconds=1)),
     ("REDEEM_WITHIN", timedelta(days=1)),
     ("START_GUARD", None),
@@ -625,7 +650,7 @@ def test_project_whose_sweep_delivers_needs_no_celery(check_project, project):
 NAMES = sorted(name for name in dir(Settings) if name.isupper())
 
 
-PARSED = {"SEND_LIMITS", "SEND_RATE"}
+PARSED = {"SEND_LIMITS", "SEND_RATE", "BRAKE"}
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - PARSED))

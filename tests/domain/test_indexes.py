@@ -64,11 +64,12 @@ def plans():
 def test_sweep_reads_only_open_and_unannounced_rows(many_ended_rows, plans):
     Heartbeat.objects.create(name=tallies.MARKER, beat_at=timezone.now())
     maintenance.sweep(lambda pk: True, is_eager=True)
-    # In this order: due rows, the four endings, unannounced rows, and the one found.
-    due, *endings, unannounced, _one_row = plans[:7]
-    assert len(endings) == 4
-    for plan in (due, *endings):
+    # Due rows, the four endings, those of the brake, unannounced rows, the one found.
+    open_rows, of_brake, unannounced = plans[:5], plans[5:7], plans[7]
+    for plan in open_rows:
         assert "idenfy_phone_open" in plan
+    for plan in of_brake:
+        assert "idenfy_phone_site" in plan
     assert "idenfy_phone_unannounced" in unannounced
     for plan in plans:
         assert WHOLE_TABLE[connection.vendor] not in plan

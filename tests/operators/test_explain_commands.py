@@ -7,7 +7,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_idenfy_phone.exceptions import NumberNotSupported, UnknownUser
-from django_idenfy_phone.models import ProviderGate, StartLock
+from django_idenfy_phone.explain import TEXTS
+from django_idenfy_phone.models import ProviderGate, RegionBrake, StartLock
 from support.constants import NUMBER
 from support.steps import MASKED_NUMBER, start
 
@@ -116,7 +117,6 @@ MISTAKES = [
     (["--user", "99999999999999999999"], UnknownUser.message),
     (["--user", "\0"], UnknownUser.message),
     (["--network", "nonsense"], "This is no IP address."),
-    ([], "Give --number, --user or --network."),
 ]
 
 
@@ -127,6 +127,37 @@ def test_mistake_is_told(run, command, options, text):
         run(command, *options)
     assert str(caught.value) == str(text)
     assert not StartLock.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("explain", "Give --number, --user or --network."),
+        ("unblock", "Give --number, --user, --network or --region."),
+    ],
+)
+def test_command_without_options_tells_them(run, command, text):
+    with pytest.raises(CommandError) as caught:
+        run(command)
+    assert str(caught.value) == text
+
+
+def test_brake_is_released(run, clock):
+    until = clock.now + timedelta(minutes=1)
+    RegionBrake.objects.create(region="LT", engaged_until=until)
+    assert run("unblock", "--region", "LT") == (0, ["The brake is released."])
+    assert run("unblock", "--region", "LT") == (0, ["No brake is engaged there."])
+
+
+def test_brake_and_number_are_unblocked_together(run, clock, settings):
+    settings.IDENFY_PHONE_BRAKE = {"mode": "enforce"}
+    until = clock.now + timedelta(minutes=1)
+    RegionBrake.objects.create(region="LT", engaged_until=until)
+    assert run("explain", "--number", NUMBER)[1][1:] == [
+        f"{TEXTS['brake'] % {'region': 'LT'}} Until 2026-07-01 12:01:00 EEST."
+    ]
+    lines = ["The brake is released.", UNBLOCKED, MASKED_NUMBER, NOTHING]
+    assert run("unblock", "--region", "LT", "--number", NUMBER) == (0, lines)
 
 
 def test_name_that_is_the_key_of_another_user_is_refused(run, user, django_user_model):

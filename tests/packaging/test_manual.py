@@ -21,6 +21,7 @@ from django_idenfy_phone.api.errors import STATUS
 from django_idenfy_phone.api.parsers import BodyTooLarge
 from django_idenfy_phone.api.serializers import OTHER_FAILURE, PUBLIC_FAILURES
 from django_idenfy_phone.conf import (
+    DEFAULT_BRAKE,
     DEFAULT_SEND_LIMITS,
     DEFAULT_SEND_RATE,
     PREFIX,
@@ -98,7 +99,7 @@ def test_shown_defaults_are_those_of_the_code(settings):
     for name in filter(lambda name: hasattr(settings, PREFIX + name), SETTINGS):
         delattr(settings, PREFIX + name)
     defaults = {name: getattr(conf, name) for name in shown}
-    defaults["SEND_RATE"] = DEFAULT_SEND_RATE
+    defaults |= {"SEND_RATE": DEFAULT_SEND_RATE, "BRAKE": DEFAULT_BRAKE}
     assert {
         n: eval(text, {"timedelta": timedelta}) for n, text in shown.items()
     } == defaults

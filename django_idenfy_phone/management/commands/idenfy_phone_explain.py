@@ -14,7 +14,7 @@ class Command(WhomCommand):
     help = "Tell what would refuse a start now. The exit status is 1 if anything would."
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if not (options["number"] or options["user"] or options["network"]):
+        if not self.is_given(options):
             raise CommandError(_("Give --number, --user or --network."))
         reasons = explain(**self.read(options))
         self.write_reasons(options["number"], reasons)

@@ -1,0 +1,190 @@
+"""The brake: where hardly anybody confirms, newcomers of the region have to wait.
+
+Fraudsters have SMS sent to numbers of their own, for a share of the fee, and confirm
+none. The sweep counts them by region; a start only reads until when the brake of its
+region is engaged.
+"""
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db.models import Count, Exists, OuterRef, Q
+from django.utils import timezone
+
+from .alarms import alarm
+from .conf import ENFORCE, Brake, conf
+from .models import PhoneVerification, RegionBrake, primary_alias
+from .processes import PerProcess
+from .querysets import PhoneVerificationQuerySet
+from .statuses import ACCEPTED_STATUSES, Failure, Status
+from .transactions import bounded_locks
+
+logger = logging.getLogger(__name__)
+
+# The ``reason`` of a start that it refuses.
+BRAKE = "brake"
+# So long people have to confirm.
+MIN_AGE = timedelta(minutes=3)
+INTERVAL = timedelta(minutes=1)
+# No more of the newest rows are read.
+MAX_ROWS = 100_000
+
+
+class Sends(NamedTuple):
+    """How many ``numbers`` of a region got a code, and how many ``confirmed`` one."""
+
+    region: str
+    numbers: int
+    confirmed: int
+
+    def engage(self, brake: Brake) -> bool:
+        """Whether they are enough, and too few of them confirmed."""
+        is_enough = self.numbers >= brake.sends.sends
+        return is_enough and self.confirmed < brake.confirmed_below * self.numbers
+
+
+def engaged() -> list[RegionBrake]:
+    """The brakes that are engaged now, also where they only observe."""
+    if conf.BRAKE is None:
+        return []
+    brakes = RegionBrake.objects.filter(engaged_until__gt=timezone.now())
+    return list(brakes.order_by("region"))
+
+
+def release(region: str) -> bool:
+    """End the brake of a region: only later sends count. False where there is none."""
+    now = timezone.now()
+    with bounded_locks(primary_alias()) as bounds:
+        brakes = RegionBrake.objects.filter(bounds or Q(), region=region)
+        return brakes.filter(engaged_until__gt=now).update(engaged_until=now) > 0
+
+
+def is_enforced() -> bool:
+    """Whether brakes refuse starts."""
+    return conf.BRAKE is not None and conf.BRAKE.mode == ENFORCE
+
+
+def refuses(engaged_until: datetime | None, user_id: Any) -> bool:
+    """Whether a brake that is engaged so long refuses a start of this user now.
+
+    It does not where it only observes, nor for a user who verified a number before.
+    """
+    is_engaged = engaged_until is not None and engaged_until > timezone.now()
+    if not is_engaged or not is_enforced():
+        return False
+    proofs = PhoneVerification.objects.filter(status=Status.VERIFIED, user_id=user_id)
+    return user_id is None or not proofs.exists()
+
+
+class _Timer:
+    """When this process looked last."""
+
+    looked_at: datetime | None = None
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether INTERVAL has passed, or the clock was set back."""
+        if self.looked_at and timedelta(0) <= now - self.looked_at < INTERVAL:
+            return False
+        self.looked_at = now
+        return True
+
+
+_timer = PerProcess(_Timer)
+
+
+def forget() -> None:
+    """Look again at once: between two tests."""
+    _timer.reset()
+
+
+def watch() -> None:
+    """Engage brakes where it is time; each process looks once in INTERVAL."""
+    if conf.BRAKE and _timer.get().is_due(timezone.now()):
+        look(conf.BRAKE)
+
+
+def look(brake: Brake) -> None:
+    """Engage the brakes of regions where hardly anybody confirms.
+
+    Reads at most the MAX_ROWS newest rows of the window. Several may look at once.
+    """
+    now = timezone.now()
+    known = {each.region: each.engaged_until for each in RegionBrake.objects.all()}
+    for sends in _sends(brake, known, now):
+        if sends.engage(brake):
+            _engage(sends, known.get(sends.region), brake, now)
+    _count_starts(now)
+
+
+def _sends(
+    brake: Brake, known: dict[str, datetime | None], now: datetime
+) -> list[Sends]:
+    """The sends of each region, older than MIN_AGE and later than its last release."""
+    rows = PhoneVerification.objects.filter(created_at__gt=now - brake.sends.window)
+    rows = _newest(rows.filter(created_at__lte=now - MIN_AGE))
+    for region, until in known.items():
+        if until and until > now - brake.sends.window:
+            rows = rows.exclude(region=region, created_at__lte=until)
+    may_have_sent = Q(status=Status.FAILED, failure=Failure.UNKNOWN)
+    sent = rows.filter(Q(status__in=ACCEPTED_STATUSES) | may_have_sent)
+    numbers = Count("phone_number", distinct=True)
+    confirmed = Count("phone_number", distinct=True, filter=Q(is_verified=True))
+    groups = sent.filter(claimed_at__lte=now - MIN_AGE).order_by().values("region")
+    counted = groups.annotate(numbers=numbers, confirmed=confirmed)
+    return [Sends(**each) for each in counted]
+
+
+def _newest(rows: PhoneVerificationQuerySet) -> PhoneVerificationQuerySet:
+    times = rows.order_by("-created_at").values_list("created_at", flat=True)
+    bound = times[MAX_ROWS : MAX_ROWS + 1].first()
+    return rows.filter(created_at__gt=bound) if bound else rows
+
+
+def _engage(sends: Sends, seen: datetime | None, brake: Brake, now: datetime) -> None:
+    """Unless its end is no longer as ``seen``: then somebody else was faster."""
+    RegionBrake.objects.bulk_create(
+        [RegionBrake(region=sends.region)], ignore_conflicts=True
+    )
+    until = now + brake.pause
+    with bounded_locks(primary_alias()) as bounds:
+        unchanged = RegionBrake.objects.filter(
+            bounds or Q(), region=sends.region, engaged_until=seen
+        )
+        is_engaged = unchanged.update(
+            engaged_at=now,
+            engaged_until=until,
+            numbers=sends.numbers,
+            confirmed=sends.confirmed,
+            starts=0,
+        )
+    if is_engaged:
+        _tell(sends, brake, until)
+
+
+def _tell(sends: Sends, brake: Brake, until: datetime) -> None:
+    # A region has one line: alarms are kept by their text.
+    text = f"Hardly anybody confirms codes in region {sends.region}: %s of %s numbers. "
+    log, effect = logger.warning, "The brake only observes, until %s."
+    if brake.mode == ENFORCE:
+        log, effect = logger.critical, "The brake refuses newcomers until %s."
+    alarm(log, text + effect, sends.confirmed, sends.numbers, until)
+
+
+def _count_starts(now: datetime) -> None:
+    """Note how many starts of newcomers each engaged brake has let pass."""
+    proofs = PhoneVerification.objects.filter(
+        user=OuterRef("user"),
+        status=Status.VERIFIED,
+        verified_at__lt=OuterRef("created_at"),
+    )
+    # Twice the interval, so that the last count comes after the end.
+    for each in RegionBrake.objects.filter(engaged_until__gt=now - 2 * INTERVAL):
+        starts = PhoneVerification.objects.filter(
+            ~Exists(proofs),
+            region=each.region,
+            created_at__gt=each.engaged_at,
+            created_at__lte=each.engaged_until,
+        )
+        same = RegionBrake.objects.filter(pk=each.pk, engaged_at=each.engaged_at)
+        same.update(starts=starts[:MAX_ROWS].count())
