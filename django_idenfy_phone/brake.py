@@ -57,7 +57,11 @@ def release(region: str) -> bool:
     now = timezone.now()
     with bounded_locks(primary_alias()) as bounds:
         brakes = RegionBrake.objects.filter(bounds or Q(), region=region)
-        return brakes.filter(engaged_until__gt=now).update(engaged_until=now) > 0
+        engaged = brakes.filter(engaged_until__gt=now)
+        is_released = engaged.update(engaged_until=now) > 0
+    if is_released:
+        logger.info("The brake of a region is released: %s.", region)
+    return is_released
 
 
 def is_enforced() -> bool:

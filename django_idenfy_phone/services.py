@@ -1,5 +1,6 @@
 """The public verbs: start, read, confirm and redeem a verification; unblock."""
 
+import logging
 import uuid
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -57,6 +58,8 @@ from .transactions import (
     joining_transaction,
     retry_on_abort,
 )
+
+logger = logging.getLogger(__name__)
 
 REDEEM_SALT = "django_idenfy_phone.redeem_token"
 
@@ -388,6 +391,8 @@ def unblock(
     if network:
         values["network"] = read_network(network)
     limits.clear(values)
+    number = phone.mask(values["number"]) if "number" in values else ""
+    logger.info("Unblocked: %s. %s", ", ".join(values), number)
     return explain(phone_number=phone_number, user=user, network=network)
 
 

@@ -21,6 +21,7 @@ from ..models import PhoneVerification
 from . import links, search, words
 from .attempt import AttemptPage
 from .changelist import BoundedPaginator, LogChangeList
+from .explain import ExplainPage
 from .filters import PeriodFilter, PurposeFilter, RegionFilter, UserFilter
 
 # The parameters of the filters.
@@ -31,7 +32,7 @@ PARAMETERS = {
 
 
 @admin.register(PhoneVerification)
-class PhoneVerificationAdmin(AttemptPage):
+class PhoneVerificationAdmin(AttemptPage, ExplainPage):
     list_display = (
         *("number", "status_label", "user_link", "purpose", "started", "time_to_send"),
         *("checks_used", "failure_text", "reference"),
