@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from django_idenfy_phone import brake, maintenance, services
@@ -343,11 +344,28 @@ def test_explain_tells_newcomers_of_the_brake(engaged, make, user, clock):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_sweeps_at_once_engage_once(settings, send, at_once, caplog):
+def test_sweeps_at_once_give_one_state(send, at_once, caplog):
     send(50)
     at_once(lambda _: brake.look(conf.BRAKE), range(10))
     assert len(logged_messages(caplog)) == 1
     assert RegionBrake.objects.get().engaged_until == timezone.now() + HOUR
+
+
+def test_sweep_that_comes_second_changes_nothing(send, look, clock, caplog):
+    """Before its UPDATE, another one engages the brake, and an operator releases it."""
+    ended = {"engaged_at": clock.now, "engaged_until": clock.now}
+
+    def wrapper(execute, sql, params, many, context):
+        if "UPDATE" in sql and not others.exists():
+            others.create(region="GB")
+            RegionBrake.objects.filter(region="LT").update(**ended)
+        return execute(sql, params, many, context)
+
+    send(50)
+    others = RegionBrake.objects.filter(region="GB")
+    with connection.execute_wrapper(wrapper):
+        assert look() == []
+    assert logged_messages(caplog) == []
 
 
 @pytest.mark.django_db(transaction=True)
