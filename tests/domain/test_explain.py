@@ -15,7 +15,12 @@ from django_idenfy_phone.exceptions import (
     StartRefused,
 )
 from django_idenfy_phone.explain import Reason, explain
-from django_idenfy_phone.models import PhoneVerification, ProviderGate, StartLock
+from django_idenfy_phone.models import (
+    PhoneVerification,
+    ProviderGate,
+    RegionBrake,
+    StartLock,
+)
 from django_idenfy_phone.pacing import Pause
 from django_idenfy_phone.statuses import Failure, Status
 from support.constants import NUMBER
@@ -206,6 +211,9 @@ def test_explain_tells_what_a_start_meets(settings, django_user_model, clock, se
     user, network = chance.choice(users), chance.choice(NETWORKS)
     if chance.random() < 0.2:
         ProviderGate.objects.create(account_paused_until=clock.now + 30 * SECOND)
+    settings.IDENFY_PHONE_BRAKE = {"mode": chance.choice(["enforce", "observe"])}
+    until = clock.now + chance.choice([0, 5, 3600, 90_000]) * SECOND
+    RegionBrake.objects.create(region="LT", engaged_until=until)
     found = explain(phone_number=NUMBER, user=user, network=network)
     # A start looks at the gate first.
     found = [each for each in found if each.kind in Pause.values] or found
