@@ -1,15 +1,12 @@
 """System checks of the settings: no value is ever printed."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from functools import partial
-from typing import Any, NamedTuple, TypeGuard
-from urllib.parse import urlsplit
+from typing import Any
 
 from django.conf import settings
 from django.core.checks import ERROR, CheckMessage, Error, Tags, Warning, register
-from django.utils.module_loading import import_string
 from phonenumbers import SUPPORTED_REGIONS
 
 from .conf import (
@@ -24,14 +21,24 @@ from .conf import (
 )
 from .limits import longest_window
 from .phone import NUMBER_TYPES
+from .rules import (
+    APP,
+    DAY,
+    Rule,
+    are_limits,
+    brake_rule,
+    credential_rule,
+    duration_rule,
+    function_rule,
+    is_bare_url,
+    is_int,
+    is_some_of,
+)
 
-APP = "django_idenfy_phone"
-DAY = timedelta(days=1)
 DAY_SECONDS = DAY // timedelta(seconds=1)
 # A time so long ago is still one that a database can hold.
 LONGEST_RETENTION = timedelta(days=36_500)
 SENDER_NAME = "[!-~]([ -~]{0,9}[!-~])?"
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 KNOWN_TYPES = set(NUMBER_TYPES) - {"unknown"}
 # Regions to which libphonenumber gives no mobile numbers: those of the people there
 # belong to the second region, if there are any.
@@ -48,116 +55,11 @@ NEIGHBOURS = {
 }
 
 
-def _is_visible_ascii(value: object) -> TypeGuard[str]:
-    return isinstance(value, str) and bool(re.fullmatch("[!-~]+", value))
-
-
-def _is_bare_url(url: object) -> bool:
-    """Whether it is https, or http to loopback, with a host and nothing after it."""
-    if not _is_visible_ascii(url):
-        return False
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        return False
-    is_bare = url.rstrip("/") == f"{parts.scheme}://{parts.netloc}"
-    is_private = parts.scheme == "https" or (
-        parts.scheme == "http" and host in LOOPBACK
-    )
-    return bool(host) and "@" not in parts.netloc and is_bare and is_private
-
-
-def _is_some_of(value: object, known: set[str]) -> bool:
-    return (
-        isinstance(value, Sequence | set | frozenset)
-        and not isinstance(value, str)
-        and len(value) > 0
-        and all(isinstance(item, str) and item in known for item in value)
-    )
-
-
-def _is_int(value: object, lowest: int, highest: int) -> bool:
-    if not isinstance(value, int) or isinstance(value, bool):
-        return False
-    return lowest <= value <= highest
-
-
-def _are_limits(texts: object) -> bool:
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
-        return False
-    try:
-        return all(parse_limit(text) for text in texts)
-    except (TypeError, ValueError):
-        return False
-
-
-def _is_function(value: object) -> bool:
-    """Whether it is None, a callable, or the dotted path of one."""
-    try:
-        value = import_string(value) if isinstance(value, str) else value
-    # A path that begins with a dot raises the last two.
-    except (ImportError, TypeError, ValueError):
-        return False
-    return value is None or callable(value)
-
-
-class Rule(NamedTuple):
-    """What a setting must be, if it is set. ``number`` is that of the check's id."""
-
-    number: int
-    name: str
-    is_valid: Callable[[Any], object]
-    problem: str
-    hint: str
-
-    def error(self) -> Error:
-        return Error(
-            f"{PREFIX}{self.name} {self.problem}",
-            hint=self.hint,
-            id=f"{APP}.E{self.number:03}",
-        )
-
-
-# The rules of several settings each: they lack a number and a name.
-credential_rule = partial(
-    Rule,
-    is_valid=lambda value: not value or _is_visible_ascii(value),
-    problem="must be text without spaces or line breaks.",
-    hint="Copy it again from iDenfy's dashboard.",
-)
-function_rule = partial(
-    Rule,
-    is_valid=_is_function,
-    problem="must be a function or the dotted path of one.",
-    hint='Such as "accounts.guards.captcha".',
-)
-duration_rule = partial(
-    Rule,
-    is_valid=lambda value: isinstance(value, timedelta) and timedelta(0) < value <= DAY,
-    problem="must be a timedelta of up to a day.",
-    hint="Such as timedelta(minutes=3).",
-)
-
-
-def brake_rule(
-    number: int, key: str, is_valid: Callable[[Any], object], problem: str, hint: str
-) -> Rule:
-    """The rule of one key of BRAKE: that of the whole finds what is no dict."""
-
-    def is_valid_if_given(value: object) -> object:
-        if not isinstance(value, dict) or key not in value:
-            return True
-        return is_valid(value[key])
-
-    return Rule(number, "BRAKE", is_valid_if_given, f'["{key}"] {problem}', hint)
-
-
 ACCOUNT_RULES = (
     Rule(
         1,
         "API_URL",
-        _is_bare_url,
+        is_bare_url,
         "must be an https URL with nothing after the host.",
         'Such as "https://ivs.idenfy.com". http is for loopback only.',
     ),
@@ -178,14 +80,14 @@ RULES = (
     Rule(
         6,
         "REGIONS",
-        lambda value: value is None or _is_some_of(value, SUPPORTED_REGIONS),
+        lambda value: value is None or is_some_of(value, SUPPORTED_REGIONS),
         "must be a list of ISO 3166-1 codes in capitals.",
         'Such as ["LT", "GB"].',
     ),
     Rule(
         7,
         "NUMBER_TYPES",
-        lambda value: _is_some_of(value, KNOWN_TYPES),
+        lambda value: is_some_of(value, KNOWN_TYPES),
         "must be a list of number types.",
         f"Choose from {', '.join(sorted(KNOWN_TYPES))}.",
     ),
@@ -193,7 +95,7 @@ RULES = (
     Rule(
         9,
         "MAX_CHECKS",
-        lambda value: _is_int(value, 1, 10),
+        lambda value: is_int(value, 1, 10),
         "must be a whole number from 1 to 10.",
         "Each check is a guess at one of 10,000 codes.",
     ),
@@ -203,7 +105,7 @@ RULES = (
         lambda value: (
             isinstance(value, Sequence)
             and len(value) > 0
-            and all(_is_int(step, 0, DAY_SECONDS) for step in value)
+            and all(is_int(step, 0, DAY_SECONDS) for step in value)
             and list(value) == sorted(value)
         ),
         "must be seconds, each at least the one before.",
@@ -230,7 +132,7 @@ RULES = (
         lambda value: (
             isinstance(value, dict)
             and value.keys() <= DEFAULT_SEND_LIMITS.keys()
-            and all(map(_are_limits, value.values()))
+            and all(map(are_limits, value.values()))
         ),
         "must map kinds to lists of limits.",
         'Such as {"number": ("3/10m", "5/d")}: a count above 0, and a window in '
@@ -251,7 +153,7 @@ RULES = (
     Rule(
         18,
         "SEND_RATE",
-        lambda value: value is None or _are_limits([value]),
+        lambda value: value is None or are_limits([value]),
         "must be a count and a window, or None.",
         'Such as "1/s".',
     ),
@@ -275,7 +177,7 @@ RULES = (
     brake_rule(
         31,
         "sends",
-        lambda value: _are_limits([value]) and parse_limit(value).window <= DAY,
+        lambda value: are_limits([value]) and parse_limit(value).window <= DAY,
         "must be a count and a window of up to a day.",
         'Such as "50/h".',
     ),
@@ -388,9 +290,9 @@ def check_anonymous_starts(**kwargs: Any) -> Iterator[CheckMessage]:
 @register
 def check_regions(**kwargs: Any) -> Iterator[CheckMessage]:
     # Invalid ones have their own errors.
-    if not _is_some_of(conf.REGIONS, SUPPORTED_REGIONS):
+    if not is_some_of(conf.REGIONS, SUPPORTED_REGIONS):
         return
-    if not _is_some_of(conf.NUMBER_TYPES, {"mobile", "fixed-line-or-mobile"}):
+    if not is_some_of(conf.NUMBER_TYPES, {"mobile", "fixed-line-or-mobile"}):
         return
     regions = set(conf.REGIONS or ())
     for region in sorted(regions & NEIGHBOURS.keys()):

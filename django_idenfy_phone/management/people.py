@@ -2,15 +2,14 @@
 
 from argparse import ArgumentParser
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
-from ..exceptions import NumberNotSupported
+from ..exceptions import NumberNotSupported, UnknownUser
+from ..starting import find_user
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,7 +22,7 @@ def named(options: Mapping[str, Any]) -> dict[str, Any]:
     """The person as ``maintenance`` takes it. Raises CommandError."""
     if options["number"] is not None:
         return {"phone_number": options["number"]}
-    return {"user": _find_user(options["user"])}
+    return {"user": find_named_user(options["user"])}
 
 
 @contextmanager
@@ -34,17 +33,10 @@ def refusing_what_is_no_number() -> Iterator[None]:
         raise CommandError(_("This is not a phone number.")) from None
 
 
-def _find_user(text: str) -> Any:
-    users = get_user_model()._base_manager
-    found: set[Any] = set()
-    for name in ("pk", get_user_model().USERNAME_FIELD):
-        # A name is no primary key.
-        with suppress(ValueError, ValidationError):
-            found |= set(users.filter(**{name: text}))
-    if len(found) > 1:
-        raise CommandError(
-            _("This is the primary key of one user and the login name of another.")
-        )
-    if not found:
-        raise CommandError(_("No user has this primary key or login name."))
-    return found.pop()
+def find_named_user(text: str) -> Any:
+    """As ``find_user``. Raises CommandError."""
+    try:
+        return find_user(text)
+    except UnknownUser:
+        text = _("No user, or more than one, has this primary key or login name.")
+        raise CommandError(text) from None

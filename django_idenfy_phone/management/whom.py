@@ -8,10 +8,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from .. import phone
-from ..exceptions import NumberNotSupported, UnknownUser
+from ..exceptions import NumberNotSupported
 from ..explain import Reason
 from ..network import read_network
-from ..starting import find_user
+from .people import find_named_user
 
 
 class WhomCommand(BaseCommand):
@@ -30,11 +30,9 @@ class WhomCommand(BaseCommand):
         found: dict[str, Any] = {"phone_number": options["number"]}
         try:
             if options["user"]:
-                found["user"] = find_user(options["user"])
+                found["user"] = find_named_user(options["user"])
             if options["network"]:
                 found["network"] = read_network(options["network"])
-        except UnknownUser as error:
-            raise CommandError(str(error)) from error
         except ValueError:
             raise CommandError(_("This is no IP address.")) from None
         return found
