@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 from django.db.models import Count, Exists, OuterRef, Q
 from django.utils import timezone
 
+from . import events
 from .alarms import alarm
 from .conf import ENFORCE, Brake, conf
+from .events import Event
 from .models import PhoneVerification, RegionBrake, primary_alias
 from .processes import PerProcess
 from .querysets import PhoneVerificationQuerySet
@@ -60,7 +62,7 @@ def release(region: str) -> bool:
         engaged = brakes.filter(engaged_until__gt=now)
         is_released = engaged.update(engaged_until=now) > 0
     if is_released:
-        logger.info("The brake of a region is released: %s.", region)
+        events.log(Event.RELEASED, region=region, reason=BRAKE)
     return is_released
 
 

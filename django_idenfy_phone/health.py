@@ -9,7 +9,7 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from . import gate, heartbeats
+from . import brake, gate, heartbeats
 from .conf import conf
 from .heartbeats import DELIVERY, SWEEP
 from .models import PhoneVerification, ProviderGate, primary_alias
@@ -54,6 +54,10 @@ class Trouble(TextChoices):
         _("The limit of a block of numbers refuses starts: the log names the block."),
     )
     SITE = "site", _("The limit of the site refuses starts: an attack, or too low?")
+    BRAKE = (
+        "brake",
+        _("Hardly anybody confirms codes in a region: its brake is engaged."),
+    )
 
 
 class Health(NamedTuple):
@@ -92,7 +96,7 @@ def is_too_long(waiting: timedelta | None) -> TypeGuard[timedelta]:
 
 
 def health() -> Health:
-    """Look at the queue, the gate, the last hour and the heartbeats. Nine queries."""
+    """Look at queue, gate, last hour, heartbeats and brakes. Ten queries."""
     now = timezone.now()
     queued = PhoneVerification.objects.filter(status=Status.QUEUED)
     queue = queued.aggregate(depth=Count("pk"), oldest=Min("created_at"))
@@ -100,6 +104,7 @@ def health() -> Health:
     ages = heartbeats.ages()
     troubles = _troubles(now, provider_gate, outcomes, waiting)
     troubles += [*_silences(ages), *_reached_limits(now)]
+    troubles += [Trouble.BRAKE] if brake.engaged() else []
     return Health(
         queued=queue["depth"],
         oldest_queued=now - queue["oldest"] if queue["oldest"] else None,

@@ -4,8 +4,8 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
-from typing import Any
 
 from django.db import IntegrityError, models
 from django.db.models import ProtectedError, Q, RestrictedError
@@ -18,8 +18,14 @@ from .edge import hide_values
 from .exceptions import InsideTransaction
 from .models import PhoneVerification, StartLock, primary_alias
 from .querysets import PhoneVerificationQuerySet
+from .records import Tally
 from .statuses import OPEN_STATUSES, Status
-from .transactions import durable_transaction, in_transaction, retry_on_abort
+from .transactions import (
+    durable_statement,
+    durable_transaction,
+    in_transaction,
+    retry_on_abort,
+)
 
 # How many rows are locked and deleted at once, in a transaction of their own.
 BATCH = 500
@@ -29,17 +35,19 @@ KINDS_OF_ERASED = ("number", "block", "site")
 
 @dataclass
 class Deleted:
-    """How many verifications and locks were deleted, or would be.
+    """How many verifications, locks and tallies were deleted, or would be.
 
     ``kept`` counts those that foreign keys of other models kept, by those models.
     """
 
     rows: int = 0
     locks: int = 0
+    tallies: int = 0
     kept: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
         counts = [f"verifications: {self.rows}", f"locks: {self.locks}"]
+        counts += [f"tallies: {self.tallies}"] if self.tallies else []
         counts += [f"kept by {name}: {n}" for name, n in sorted(self.kept.items())]
         return ", ".join(counts)
 
@@ -49,7 +57,7 @@ Progress = Callable[[Deleted], object]
 
 @hide_values
 def purge(*, dry_run: bool = False, progress: Progress | None = None) -> Deleted:
-    """Delete rows older than RETENTION, and erased rows and locks of no further use.
+    """Delete rows and tallies older than RETENTION, erased rows and unused locks.
 
     Safe at any time, and to be interrupted: each batch is committed by itself, and the
     next purge goes on. Rows under way and proofs that are not announced stay.
@@ -61,15 +69,19 @@ def purge(*, dry_run: bool = False, progress: Progress | None = None) -> Deleted
     run.delete_rows(_outdated())
     run.delete_rows(outdated_erased())
     run.delete_locks()
+    run.delete_tallies()
     return run.deleted
+
+
+def _kept_since() -> datetime:
+    # Also where the system check of RETENTION is silenced.
+    return timezone.now() - max(conf.RETENTION, limits.longest_window())
 
 
 def _outdated() -> PhoneVerificationQuerySet:
     now = timezone.now()
-    # Also where the system check of RETENTION is silenced.
-    keep_for = max(conf.RETENTION, limits.longest_window())
     return (
-        _ended_before(now - keep_for)
+        _ended_before(_kept_since())
         .exclude(status=Status.VERIFIED, announced_at=None)
         .exclude(verified_at__gt=now - conf.REDEEM_WITHIN)
     )
@@ -81,7 +93,7 @@ def outdated_erased() -> PhoneVerificationQuerySet:
     return _ended_before(timezone.now() - window).filter(erased_at__isnull=False)
 
 
-def _ended_before(moment: Any) -> PhoneVerificationQuerySet:
+def _ended_before(moment: datetime) -> PhoneVerificationQuerySet:
     """The sweep ends the others of that age."""
     rows: PhoneVerificationQuerySet = PhoneVerification.objects.all()
     return rows.filter(created_at__lte=moment).exclude(status__in=OPEN_STATUSES)
@@ -114,6 +126,17 @@ class _Run:
             self.deleted.locks += (
                 len(keys) if self.is_dry else retry_on_abort(work, primary_alias())
             )
+            self.progress(self.deleted)
+
+    def delete_tallies(self) -> None:
+        old = Tally.objects.using(primary_alias()).filter(hour__lt=_kept_since())
+        if self.is_dry:
+            self.deleted.tallies = old.count()
+            return
+        while pks := list(old.values_list("pk", flat=True)[:BATCH]):
+            with durable_statement(old.db) as bounds:
+                chosen = old.filter(bounds, pk__in=pks)
+                self.deleted.tallies += chosen._raw_delete(old.db)
             self.progress(self.deleted)
 
 

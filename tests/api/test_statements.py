@@ -92,7 +92,7 @@ def test_only_where_a_brake_refuses_a_proof_of_the_user_is_looked_for(
     with statements() as found:
         post_start(api)
         post_start(api, number="+447400123456")
-    assert found == [f"INSERT {LOCKS}", READ, READ, READ, READ, *START]
+    assert found == [f"INSERT {LOCKS}", READ, READ, READ, READ, COUNT_REFUSAL, *START]
 
 
 REFUSED = [f"INSERT {LOCKS}", READ, READ, READ]

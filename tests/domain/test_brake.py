@@ -250,10 +250,12 @@ def test_sends_after_the_release_count(engaged, send, look, clock):
     assert look() == ["LT"]
 
 
-def test_only_an_engaged_brake_is_released(engaged):
+def test_only_an_engaged_brake_is_released(engaged, caplog):
+    caplog.clear()
     assert not services.release_brake("GB")
     assert services.release_brake("LT")
     assert not services.release_brake("LT")
+    assert caplog.messages == ["released region=LT reason=brake"]
 
 
 def test_engaged_brake_is_not_prolonged(engaged, send, look, clock):

@@ -13,6 +13,7 @@ from django.utils import timezone
 from django_idenfy_phone import limits, maintenance, retention, services, tasks
 from django_idenfy_phone.exceptions import InsideTransaction
 from django_idenfy_phone.models import PhoneVerification, StartLock
+from django_idenfy_phone.records import Tally
 from hosts.orders.models import Receipt
 from support.constants import NUMBER
 from support.databases import after_statement
@@ -49,6 +50,16 @@ def _relations(request, monkeypatch):
 
 def announced():
     return {"announced_at": timezone.now(), "verified_at": timezone.now() - DAY}
+
+
+def test_tallies_are_deleted_after_90_days(small_batches):
+    hour = timezone.now().replace(minute=0, second=0, microsecond=0)
+    for days in (92, 91, 91, 90, 1):
+        Tally.objects.create(hour=hour - days * DAY, name="sent", count=1, shard=days)
+        hour -= timedelta(microseconds=1)
+    assert maintenance.purge(dry_run=True).tallies == 4
+    assert maintenance.purge().tallies == 4
+    assert Tally.objects.count() == 1
 
 
 @pytest.mark.usefixtures("_relations")

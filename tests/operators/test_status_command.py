@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.utils import timezone
 
 from django_idenfy_phone import tallies
-from django_idenfy_phone.models import PhoneVerification, ProviderGate
+from django_idenfy_phone.models import PhoneVerification, ProviderGate, RegionBrake
 from django_idenfy_phone.records import Heartbeat
 from django_idenfy_phone.testing import age
 
@@ -204,6 +204,13 @@ def test_exit_status_is_1_when_a_limit_of_many_refuses(
     exit_status, lines = run_status(capsys)
     assert exit_status == expected
     assert ("refuses starts: " in lines[-1]) == expected
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(1, 1), (-1, 0)])
+def test_exit_status_is_1_while_a_brake_is_engaged(capsys, minutes, expected):
+    until = timezone.now() + timedelta(minutes=minutes)
+    RegionBrake.objects.create(region="LT", engaged_until=until)
+    assert run_status(capsys)[0] == expected
 
 
 def test_limit_of_one_number_is_no_problem(capsys):

@@ -20,6 +20,7 @@ from django_idenfy_phone.api import views
 from django_idenfy_phone.api.errors import STATUS
 from django_idenfy_phone.api.parsers import BodyTooLarge
 from django_idenfy_phone.api.serializers import OTHER_FAILURE, PUBLIC_FAILURES
+from django_idenfy_phone.brake import BRAKE
 from django_idenfy_phone.conf import (
     DEFAULT_BRAKE,
     DEFAULT_SEND_LIMITS,
@@ -156,7 +157,7 @@ def test_tallies_are_those_of_the_page():
 def test_reasons_of_refusals_are_those_of_the_page():
     rows = PAGES["monitoring"].partition("Reason                   Why")[2]
     first = [line[:25] for line in rows.split("\n\n")[0].splitlines()]
-    reasons = {NumberNotSupported.code, COOLDOWN, GUARD, UNAVAILABLE}
+    reasons = {NumberNotSupported.code, COOLDOWN, GUARD, UNAVAILABLE, BRAKE}
     assert found("``(\\w+)``", "\n".join(first)) == reasons | {*DEFAULT_SEND_LIMITS}
 
 

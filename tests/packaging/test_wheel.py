@@ -52,7 +52,7 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == {str(path.relative_to(ROOT)) for path in package}
     others = {name.rpartition(".")[2] for name in held} - {"py"}
-    assert others == {"typed", "html"}
+    assert others == {"typed", "html", "css"}
 
 
 def test_wheel_holds_types_migrations_and_templates(wheel):
