@@ -1,5 +1,6 @@
 """Publishing never delays a start, whatever Redis and RabbitMQ do."""
 
+import gc
 import socket
 import ssl
 import subprocess
@@ -227,10 +228,13 @@ def test_publish_over_a_unix_socket_returns_in_time(server, publisher):
         assert seconds_of(publish) <= PUBLISH_BOUND
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_publish_to_a_missing_unix_socket_fails_at_once(celery_app):
     pytest.importorskip("redis", reason="pip install redis to run this")
     celery_app.use("redis+socket:///missing")
     assert seconds_of(publish) < 0.3
+    # redis 5.0 does not close the socket that could not connect.
+    gc.collect()
 
 
 @on_servers("redis", "sentinel")
