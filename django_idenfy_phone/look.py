@@ -242,4 +242,6 @@ def _newest_sql(
 
 
 def _value_of(table: Table[PhoneVerification], start: StartRequest, kind: str) -> Any:
-    return table.value(FIELDS[kind], start.value_of(kind))
+    value = start.value_of(kind)
+    # The others are stored as they are.
+    return table.value("user", value) if kind == "user" else value

@@ -159,9 +159,13 @@ def _forbidden_by(number: phonenumbers.PhoneNumber, region: str) -> str:
 
 def written(value: PhoneNumber | str) -> str:
     """E.164; for a stored text that is no valid number, that text as it is."""
-    if isinstance(value, PhoneNumber):
-        return str(value.as_e164 if value.is_valid() else value.raw_input or "")
-    return value
+    if not isinstance(value, PhoneNumber):
+        return value
+    text = value.raw_input or ""
+    # Whether it is valid is a slow question, and makes no difference to E.164.
+    if is_readable(value) and text != value.as_e164 and value.is_valid():
+        return str(value.as_e164)
+    return text
 
 
 def is_readable(value: PhoneNumber | str) -> bool:
@@ -189,7 +193,8 @@ class E164Field(PhoneNumberField):  # type: ignore[misc]
 
     def get_prep_value(self, value: Any) -> str | None:
         number = self.to_python(value)
-        return written(number) if number else None
+        # Its truth would be that of its text, for which libphonenumber is asked again.
+        return written(number) if isinstance(number, PhoneNumber) else None
 
     def value_to_string(self, obj: models.Model) -> str:
         """For dumpdata: loaddata must find the same number again."""
