@@ -17,7 +17,7 @@ from .alarms import alarm
 from .conf import ENFORCE, Brake, conf
 from .events import Event
 from .models import PhoneVerification, RegionBrake, primary_alias
-from .processes import PerProcess
+from .processes import AtMostEvery
 from .querysets import PhoneVerificationQuerySet
 from .statuses import ACCEPTED_STATUSES, Failure, Status
 from .transactions import bounded_locks
@@ -83,30 +83,12 @@ def refuses(engaged_until: datetime | None, user_id: Any) -> bool:
     return user_id is None or not proofs.exists()
 
 
-class _Timer:
-    """When this process looked last."""
-
-    looked_at: datetime | None = None
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether INTERVAL has passed, or the clock was set back."""
-        if self.looked_at and timedelta(0) <= now - self.looked_at < INTERVAL:
-            return False
-        self.looked_at = now
-        return True
-
-
-_timer = PerProcess(_Timer)
-
-
-def forget() -> None:
-    """Look again at once: between two tests."""
-    _timer.reset()
+_looks = AtMostEvery(INTERVAL)
 
 
 def watch() -> None:
     """Engage brakes where it is time; each process looks once in INTERVAL."""
-    if conf.BRAKE and _timer.get().is_due(timezone.now()):
+    if conf.BRAKE and _looks.is_due():
         look(conf.BRAKE)
 
 

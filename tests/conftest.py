@@ -112,7 +112,7 @@ def _fresh_process():
     heartbeats.forget()
     # The sweeps of a test publish no ping, unless it moves the clock.
     heartbeats._idle_checks.is_due()
-    brake.forget()
+    brake._looks.reset()
 
 
 @pytest.fixture
