@@ -82,12 +82,30 @@ class Health(NamedTuple):
     troubles: list[Trouble]
 
 
+class Queue(NamedTuple):
+    """How many rows are queued, and the two ages that ``Health`` tells."""
+
+    depth: int
+    oldest: timedelta | None
+    oldest_due: timedelta | None
+
+
+def queue() -> Queue:
+    """One query."""
+    now, due_since = timezone.now(), Greatest("next_send_at", "created_at")
+    queued = PhoneVerification.objects.filter(status=Status.QUEUED)
+    found = queued.aggregate(
+        depth=Count("pk"), oldest=Min("created_at"), due=Min(due_since)
+    )
+    if not found["depth"]:
+        return Queue(0, None, None)
+    oldest_due = max(now - found["due"], timedelta(0))
+    return Queue(found["depth"], now - found["oldest"], oldest_due)
+
+
 def oldest_due() -> timedelta | None:
     """How long ago a queued row could first have been sent; None for an empty queue."""
-    queued = PhoneVerification.objects.filter(status=Status.QUEUED)
-    due_since = Greatest("next_send_at", "created_at")
-    first = queued.aggregate(first=Min(due_since))["first"]
-    return max(timezone.now() - first, timedelta(0)) if first else None
+    return queue().oldest_due
 
 
 def is_too_long(waiting: timedelta | None) -> TypeGuard[timedelta]:
@@ -96,19 +114,17 @@ def is_too_long(waiting: timedelta | None) -> TypeGuard[timedelta]:
 
 
 def health() -> Health:
-    """Look at queue, gate, last hour, heartbeats and brakes. Ten queries."""
+    """Look at queue, gate, last hour, heartbeats and brakes. Nine queries."""
     now = timezone.now()
-    queued = PhoneVerification.objects.filter(status=Status.QUEUED)
-    queue = queued.aggregate(depth=Count("pk"), oldest=Min("created_at"))
-    provider_gate, waiting, outcomes = gate.current(), oldest_due(), _outcomes(now)
+    waiting, provider_gate, outcomes = queue(), gate.current(), _outcomes(now)
     ages = heartbeats.ages()
-    troubles = _troubles(now, provider_gate, outcomes, waiting)
+    troubles = _troubles(now, provider_gate, outcomes, waiting.oldest_due)
     troubles += [*_silences(ages), *_reached_limits(now)]
     troubles += [Trouble.BRAKE] if brake.engaged() else []
     return Health(
-        queued=queue["depth"],
-        oldest_queued=now - queue["oldest"] if queue["oldest"] else None,
-        oldest_due=waiting,
+        queued=waiting.depth,
+        oldest_queued=waiting.oldest,
+        oldest_due=waiting.oldest_due,
         next_slot_in=provider_gate.next_slot(now) - now,
         pauses={each: provider_gate.pause_ends_at(each, now) - now for each in Pause},
         account_faults=provider_gate.account_faults,

@@ -6,12 +6,14 @@ A period is a number of whole hours, of which the present one is the last.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, NamedTuple
 
-from django.db.models import QuerySet, Sum
+from django.db.models import Q, QuerySet, Sum
 from django.utils import timezone
 
-from .models import primary_alias
+from .exceptions import NumberNotSupported
+from .models import PhoneVerification, primary_alias
 from .records import Tally
 from .statuses import Failure
 from .tallies import HOUR, hour_of
@@ -22,15 +24,22 @@ PERIODS = {
     "30d": timedelta(days=30),
 }
 Name = Tally.Name
+NOT_SUPPORTED = NumberNotSupported.code
+# The newest rows that tell how long sending and verifying take.
+SAMPLE = 1_000
 # The name, the reason and the region of a tally, and its count.
 Group = tuple[str, str, str, int]
 
 
 class Region(NamedTuple):
-    """The starts of one region, "" for numbers whose region is not known."""
+    """The starts of one region, "" for numbers whose region is not known.
+
+    ``not_supported`` are those of ``refused`` whose number codes are not sent to.
+    """
 
     started: int
     refused: int
+    not_supported: int
     sent: int
     verified: int
 
@@ -71,9 +80,69 @@ class Hour(NamedTuple):
     failed: int
 
 
+class Speed(NamedTuple):
+    """How long a step took at so many rows; both times are None where none took it.
+
+    95 % of the rows took no longer than ``slow``.
+    """
+
+    rows: int
+    median: timedelta | None
+    slow: timedelta | None
+
+
+class Speeds(NamedTuple):
+    """Of the newest ``rows``: from start to sent, and from sent to verified."""
+
+    rows: int
+    send: Speed
+    verify: Speed
+
+
 def figures(period: timedelta) -> Figures:
     """The figures of a period. One query."""
-    groups = list(_sums(period, "name", "reason", "region"))
+    return _figures(list(_sums(period, "name", "reason", "region")))
+
+
+def all_figures() -> dict[str, Figures]:
+    """The figures of each of PERIODS, by its name. One query."""
+    tallies = Tally.objects.using(primary_alias()).order_by()
+    tallies = tallies.filter(hour__gte=_begin(max(PERIODS.values())))
+    sums = [
+        Sum("count", filter=Q(hour__gte=_begin(period)), default=0)
+        for period in PERIODS.values()
+    ]
+    named = {f"sum_{number}": each for number, each in enumerate(sums)}
+    keys = ("name", "reason", "region")
+    found = list(tallies.values_list(*keys).annotate(**named))
+    return {
+        period: _figures([(*row[:3], row[3 + n]) for row in found if row[3 + n]])
+        for n, period in enumerate(PERIODS)
+    }
+
+
+def speeds() -> Speeds:
+    """How long the newest SAMPLE rows took. One query."""
+    newest = PhoneVerification.objects.order_by("-created_at")
+    rows = list(newest.values_list("created_at", "sent_at", "verified_at")[:SAMPLE])
+    return Speeds(
+        rows=len(rows),
+        send=_speed(sent - start for start, sent, _verified in rows if sent),
+        verify=_speed(end - sent for _start, sent, end in rows if sent and end),
+    )
+
+
+def _speed(lengths: Iterable[timedelta]) -> Speed:
+    found = sorted(lengths)
+    return Speed(len(found), _part(found, 0.5), _part(found, 0.95))
+
+
+def _part(lengths: list[timedelta], part: float) -> timedelta | None:
+    """The shortest one that this part of the sorted lengths does not exceed."""
+    return lengths[ceil(part * len(lengths)) - 1] if lengths else None
+
+
+def _figures(groups: list[Group]) -> Figures:
     names: Counter[str] = Counter()
     for name, _reason, _region, count in groups:
         names[name] += count
@@ -123,9 +192,11 @@ def _by_reason(groups: Iterable[Group], name: str) -> Counter[str]:
 
 def _by_region(groups: Iterable[Group]) -> dict[str, Region]:
     counts: Counter[tuple[str, str]] = Counter()
-    for name, _reason, region, count in groups:
+    for name, reason, region, count in groups:
         counts[region, name] += count
-    names = (Name.STARTED, Name.REFUSED, Name.SENT, Name.VERIFIED)
+        if reason == NOT_SUPPORTED:
+            counts[region, reason] += count
+    names = (Name.STARTED, Name.REFUSED, NOT_SUPPORTED, Name.SENT, Name.VERIFIED)
     regions = {
         region: Region(*(counts[region, name] for name in names))
         for region in sorted({region for region, _name in counts})

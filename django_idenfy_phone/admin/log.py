@@ -23,6 +23,7 @@ from .attempt import AttemptPage
 from .changelist import BoundedPaginator, LogChangeList
 from .explain import ExplainPage
 from .filters import PeriodFilter, PurposeFilter, RegionFilter, UserFilter
+from .summary import SummaryPage
 
 # The parameters of the filters.
 PARAMETERS = {
@@ -32,7 +33,7 @@ PARAMETERS = {
 
 
 @admin.register(PhoneVerification)
-class PhoneVerificationAdmin(AttemptPage, ExplainPage):
+class PhoneVerificationAdmin(AttemptPage, ExplainPage, SummaryPage):
     list_display = (
         *("number", "status_label", "user_link", "purpose", "started", "time_to_send"),
         *("checks_used", "failure_text", "reference"),

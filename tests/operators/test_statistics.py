@@ -5,14 +5,18 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from django_idenfy_phone import statistics
 from django_idenfy_phone.records import Tally
 from django_idenfy_phone.statistics import (
     PERIODS,
     Figures,
     Hour,
     Region,
+    Speed,
+    all_figures,
     by_hour,
     figures,
+    speeds,
 )
 from django_idenfy_phone.tallies import hour_of
 
@@ -56,9 +60,9 @@ def test_figures_sum_up_a_period(tally):
         refused={"number_not_supported": 50, "cooldown": 15},
         failed={"unknown": 4, "too_late": 1},
         regions={
-            "LT": Region(started=7, refused=15, sent=6, verified=3),
-            "US": Region(started=2, refused=0, sent=0, verified=0),
-            "DE": Region(started=0, refused=50, sent=0, verified=0),
+            "LT": Region(7, refused=15, not_supported=0, sent=6, verified=3),
+            "US": Region(2, refused=0, not_supported=0, sent=0, verified=0),
+            "DE": Region(0, refused=50, not_supported=50, sent=0, verified=0),
         },
     )
     assert list(found.refused) == ["number_not_supported", "cooldown"]
@@ -68,7 +72,7 @@ def test_figures_sum_up_a_period(tally):
 
 @pytest.mark.parametrize(("sent", "expected"), [(4, 0.75), (0, None)])
 def test_conversion_is_the_verified_part_of_the_sends(sent, expected):
-    region = Region(started=9, refused=9, sent=sent, verified=3)
+    region = Region(9, refused=9, not_supported=0, sent=sent, verified=3)
     assert region.conversion == expected
 
 
@@ -104,3 +108,29 @@ def test_figures_take_one_query(tally, django_assert_num_queries):
         figures(PERIODS["30d"])
     with django_assert_num_queries(1):
         by_hour(PERIODS["30d"])
+    with django_assert_num_queries(1):
+        all_figures()
+    with django_assert_num_queries(1):
+        speeds()
+
+
+def test_figures_of_all_periods_are_those_of_each(tally):
+    tally("started", 1)
+    tally("failed", 2, hours=24, reason="unknown")
+    tally("refused", 4, hours=168, reason="cooldown", region="GB")
+    tally("refused", 8, hours=720, reason="cooldown")
+    found = all_figures()
+    assert found == {name: figures(period) for name, period in PERIODS.items()}
+    assert list(found["24h"].regions) == ["LT"]
+
+
+def test_speeds_are_half_and_95_percent_of_the_newest(make, monkeypatch):
+    monkeypatch.setattr(statistics, "SAMPLE", 100)
+    now, second = timezone.now(), timedelta(seconds=1)
+    for age in range(102):
+        start = now - age * HOUR
+        make("sent", created_at=start, sent_at=start + (age + 1) * second)
+    make("queued", created_at=now)
+    found = speeds()
+    assert (found.rows, found.verify) == (100, Speed(0, None, None))
+    assert found.send == Speed(99, 50 * second, 95 * second)
