@@ -1,5 +1,7 @@
 """The pages of the admin's log with many rows, against themselves with few.
 
+The summary page is measured against half a second.
+
 The few are all of this hour, so that their pages are as full as those of the many.
 """
 
@@ -8,7 +10,7 @@ from statistics import median
 
 from ..support.bench import Bench
 from ..support.database import FULL_SPAN, VERIFICATIONS, Database
-from ..support.figures import Figure, by_time
+from ..support.figures import Figure, by_time, milliseconds
 from ..support.site import Agent
 
 LIST = "/admin/django_idenfy_phone/phoneverification/"
@@ -33,6 +35,17 @@ QUERIES = {
 # A user who has as many rows in both.
 USER, EACH = 1, 30
 NAMES = [f"log: {page}" for page in QUERIES]
+SUMMARY, SUMMARY_SECONDS = "summary/?period=30d", 0.5
+# In each hour of 30 days, 20 regions with 7 outcomes, and 16 counts of refusals.
+TALLIES = """
+    INSERT INTO django_idenfy_phone_tally (hour, name, reason, region, shard, count)
+    SELECT date_trunc('hour', now()) - hour * interval '1 hour',
+        CASE WHEN kind < 7 THEN (ARRAY['started', 'sent', 'verified', 'expired',
+            'locked', 'failed', 'failed'])[kind + 1] ELSE 'refused' END,
+        CASE WHEN kind < 5 THEN '' ELSE 'reason ' || kind % 6 END,
+        'R' || region, CASE WHEN kind < 7 THEN 0 ELSE kind END, 60
+    FROM generate_series(0, 719) AS hour, generate_series(1, 20) AS region,
+        generate_series(0, 22) AS kind"""
 SETTINGS = {
     "ROOT_URLCONF": "benchmarks.host.admin_urls",
     "INSTALLED_APPS": [
@@ -73,6 +86,14 @@ def measure(bench: Bench) -> Iterator[Figure]:
     for page, query in QUERIES.items():
         many, few = (time_page(bench, *site, query) for site in sites)
         yield by_time(f"log: {page}", many, few)
+    yield time_summary(bench, *sites[0])
+
+
+def time_summary(bench: Bench, agent: Agent, database: Database) -> Figure:
+    database.execute(TALLIES)
+    database.execute("VACUUM ANALYZE django_idenfy_phone_tally")
+    took, most = time_page(bench, agent, database, SUMMARY), SUMMARY_SECONDS
+    return Figure("summary", milliseconds(took), milliseconds(most), took / most)
 
 
 def filled(bench: Bench, rows: int, since: str) -> tuple[Agent, Database]:

@@ -4,7 +4,14 @@ import pytest
 import requests
 
 from django_idenfy_phone.sandbox.server import SandboxServer
-from support.chromium import By, Keys, WebDriverWait, open_chromium
+from support.chromium import (
+    By,
+    Keys,
+    WebDriverWait,
+    open_chromium,
+    set_theme,
+    set_width,
+)
 from support.constants import NUMBER
 
 axe = pytest.importorskip(
@@ -68,16 +75,6 @@ def send_all_kinds(sandbox):
     for number in ("+12025550121", "+12025550122", "+12025550123", "+12025550125"):
         check(sandbox, number, "1234")
     send(sandbox, "+12025550102")
-
-
-def set_width(browser, width):
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-
-def set_theme(browser, theme):
-    feature = {"name": "prefers-color-scheme", "value": theme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
 def rows(browser, name):

@@ -16,6 +16,7 @@ from docutils.core import publish_doctree
 from rest_framework import exceptions as rest
 
 from django_idenfy_phone import checks, services, signals, testing, urls
+from django_idenfy_phone.admin.summary import REFUSALS
 from django_idenfy_phone.api import views
 from django_idenfy_phone.api.errors import STATUS
 from django_idenfy_phone.api.parsers import BodyTooLarge
@@ -159,6 +160,7 @@ def test_reasons_of_refusals_are_those_of_the_page():
     first = [line[:25] for line in rows.split("\n\n")[0].splitlines()]
     reasons = {NumberNotSupported.code, COOLDOWN, GUARD, UNAVAILABLE, BRAKE}
     assert found("``(\\w+)``", "\n".join(first)) == reasons | {*DEFAULT_SEND_LIMITS}
+    assert REFUSALS.keys() == reasons | {*DEFAULT_SEND_LIMITS}
 
 
 def signature(function):

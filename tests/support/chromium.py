@@ -17,7 +17,7 @@ from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 # Tests import all of it from here: selenium itself may be missing.
-__all__ = ["By", "Keys", "WebDriverWait", "open_chromium"]
+__all__ = ["By", "Keys", "WebDriverWait", "open_chromium", "set_theme", "set_width"]
 
 OPTIONS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -42,3 +42,13 @@ def open_chromium(profile):
         yield browser
     finally:
         browser.quit()
+
+
+def set_width(browser, width):
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def set_theme(browser, theme):
+    feature = {"name": "prefers-color-scheme", "value": theme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
