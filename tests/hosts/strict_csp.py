@@ -3,9 +3,8 @@
 import json
 
 from django.contrib import admin
-from django.contrib.staticfiles.views import serve
 from django.http import HttpResponse
-from django.urls import path, re_path
+from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 # The reports since a test emptied it.
@@ -30,8 +29,12 @@ def keep_report(request):
     return HttpResponse(status=204)
 
 
+def break_policy(request):
+    return HttpResponse('<p style="top: 0">')
+
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("reports/", keep_report),
-    re_path("^assets/(?P<path>.*)$", serve, {"insecure": True}),
+    path("broken/", break_policy),
 ]

@@ -350,7 +350,7 @@ def test_attempt_page_links_others_of_number_and_user(admin_client, make, admin_
 def test_attempt_page_lists_ten_others_at_most(admin_client, make):
     rows = [make("expired") for _ in range(12)]
     page = page_of(admin_client, rows[0])
-    of_number = re.split("Other attempts of this (?:number|user)", page)[1]
+    of_number = re.split("<h2>Other attempts of this (?:number|user)", page)[1]
     assert len(re.findall("<li><a href", of_number)) == 10
     assert "Only the newest are listed." in of_number
 
