@@ -11,7 +11,7 @@ from ..statistics import Hour
 from .words import local
 
 WIDTH, HEIGHT = 720, 260
-LEFT, RIGHT, TOP, BOTTOM = 64, 692, 40, 232
+LEFT, RIGHT, TOP, BOTTOM = 64, 680, 40, 232
 # At most so many times are written below the lines.
 MOST_TIMES = 6
 LEGEND_STEP = 150

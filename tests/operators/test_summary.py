@@ -266,7 +266,7 @@ def hours(*started):
 def test_chart_scales_to_its_highest_count(settings):
     settings.USE_TZ = False
     drawn = chart.chart(chart.counts(hours(0, 35, 40)))
-    assert drawn.series[0].points == "64.0,232.0 378.0,64.0 692.0,40.0"
+    assert drawn.series[0].points == "64.0,232.0 372.0,64.0 680.0,40.0"
     assert [mark.label for mark in drawn.levels] == ["0", "20", "40"]
 
 
