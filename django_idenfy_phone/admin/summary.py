@@ -112,6 +112,7 @@ def summary(period: str) -> dict[str, Any]:
         shown["outcomes"] = list(outcomes(list(figures.values())))
         shown["regions"] = region_lines(figures[period].regions)
         shown["chart"], shown["counts"] = chart(rows), count_lines(rows)
+        shown["is_by_day"] = period != "24h"
     return shown
 
 

@@ -247,7 +247,9 @@ def test_chart_has_a_table_of_its_numbers(page, tally):
 def test_chart_of_days_uses_the_site_zone(page, tally):
     tally("started", 5, hours=12)
     tally("started", 3, hours=13)
-    found = lines(page("period=7d"), "Starts over time, 7 days")
+    text = page("period=7d")
+    found = lines(text, "Starts over time, 7 days")
+    assert "The first and the last day are not whole." in text
     assert found["2026-11-30"] == ["5", "0", "0"]
     assert found["2026-11-29"] == ["3", "0", "0"]
     assert len(found) == 1 + 8

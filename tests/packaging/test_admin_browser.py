@@ -13,6 +13,7 @@ from django_idenfy_phone import brake
 from django_idenfy_phone.models import RegionBrake, StartLock
 from django_idenfy_phone.records import Heartbeat, Tally
 from django_idenfy_phone.tallies import hour_of
+from django_idenfy_phone.testing import age
 from hosts import strict_csp
 from support.chromium import (
     By,
@@ -142,6 +143,16 @@ def test_nothing_is_wider_than_the_page(staff, opened, name, width):
     script = "const { scrollWidth, clientWidth } = document.documentElement;"
     script += "return [scrollWidth - clientWidth, innerWidth]"
     assert staff.execute_script(script) == [0, width]
+
+
+@pytest.mark.parametrize("width", [320, 1200])
+def test_links_of_the_list_cover_no_warning(staff, site, make, width):
+    age(make("queued"), timedelta(minutes=2))
+    set_width(staff, width)
+    staff.get(site)
+    links = staff.find_element(By.CSS_SELECTOR, ".object-tools").rect
+    warning = staff.find_element(By.CSS_SELECTOR, ".messagelist .warning").rect
+    assert links["y"] + links["height"] <= warning["y"]
 
 
 @pytest.mark.parametrize("name", PAGES)
