@@ -131,6 +131,12 @@ def press(browser, button, expected):
     WebDriverWait(browser, 10).until(lambda b: expected in text_of(b))
 
 
+def assert_axe_finds_nothing(browser, ours):
+    found = axe.Axe().run(browser, context={"include": [[each] for each in ours]})
+    assert [(each["id"], each["nodes"]) for each in found["violations"]] == []
+    assert "color-contrast" in {each["id"] for each in found["passes"]}
+
+
 def text_of(browser):
     return browser.execute_script("return document.body?.innerText ?? ''")
 
@@ -161,10 +167,24 @@ def test_links_of_the_list_cover_no_warning(staff, site, make, width):
 def test_axe_finds_nothing_in_our_markup(staff, opened, name, theme, width):
     set_width(staff, width)
     set_theme(staff, theme)
-    ours = opened(name)
-    found = axe.Axe().run(staff, context={"include": [[each] for each in ours]})
-    assert [(each["id"], each["nodes"]) for each in found["violations"]] == []
-    assert "color-contrast" in {each["id"] for each in found["passes"]}
+    assert_axe_finds_nothing(staff, opened(name))
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing_in_an_answer(staff, opened, theme):
+    set_theme(staff, theme)
+    ours = opened("explain")
+    staff.find_element(By.NAME, "number").send_keys(NUMBER)
+    press(staff, "Explain", "The number has a cooldown")
+    assert_axe_finds_nothing(staff, ours)
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing_beside_the_full_number(staff, opened, theme):
+    set_theme(staff, theme)
+    opened("attempt")
+    press(staff, "Show the full number", NUMBER)
+    assert_axe_finds_nothing(staff, ["#content p"])
 
 
 @pytest.mark.parametrize("name", PAGES)
