@@ -85,7 +85,6 @@ class SummaryPage(admin.ModelAdmin):  # type: ignore[type-arg]
     def summary_view(self, request: HttpRequest) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        request.current_app = self.admin_site.name
         asked = request.GET.get("period", "")
         context = self.admin_site.each_context(request) | {
             "title": _("Summary"),

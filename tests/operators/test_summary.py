@@ -28,7 +28,7 @@ SECOND = timedelta(seconds=1)
 @pytest.fixture(autouse=True)
 def noon(clock, settings):
     settings.TIME_ZONE = "Europe/Vilnius"
-    clock.now = datetime.fromisoformat("2026-11-30T12:00:00+02:00")
+    clock.now = datetime.fromisoformat("2026-11-30T10:00:00+00:00")
     return clock
 
 
@@ -256,7 +256,7 @@ def test_chart_of_days_uses_the_site_zone(page, tally):
 
 
 def test_hours_of_a_change_of_the_clock_stay_apart(noon):
-    noon.now = datetime.fromisoformat("2026-10-25T12:00:00+02:00")
+    noon.now = datetime.fromisoformat("2026-10-25T10:00:00+00:00")
     rows = chart.counts(by_hour(PERIODS["24h"]))
     assert [row.label for row in rows].count("03:00") == 2
 
