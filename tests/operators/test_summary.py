@@ -10,11 +10,12 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_idenfy_phone.admin import chart
+from django_idenfy_phone.exceptions import NumberNotSupported
 from django_idenfy_phone.models import ProviderGate, RegionBrake
 from django_idenfy_phone.records import Heartbeat, Tally
 from django_idenfy_phone.statistics import PERIODS, Hour, by_hour
 from django_idenfy_phone.tallies import hour_of
-from support.steps import named_cases
+from support.steps import named_cases, start
 
 pytestmark = pytest.mark.django_db
 
@@ -138,6 +139,15 @@ def test_refused_region_is_shown_without_a_conversion(page, tally):
     found = lines(page(), "By region")
     assert found["DE"] == ["0", "50", "50", "0", "0", "-"]
     assert found["-"] == ["0", "1", "1", "0", "0", "-"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_starts_of_a_region_that_is_left_out_are_shown(page, settings, user):
+    settings.IDENFY_PHONE_REGIONS = ["LT"]
+    for _ in range(50):
+        with pytest.raises(NumberNotSupported):
+            start(user, "+4915112345678")
+    assert lines(page(), "By region")["DE"] == ["0", "50", "50", "0", "0", "-"]
 
 
 def test_unknown_reason_is_shown_as_it_is(page, tally):
