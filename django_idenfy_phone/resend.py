@@ -5,7 +5,7 @@ may refuse a start too, but nothing of them is shown.
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -85,6 +85,27 @@ def _ends_of_one_row(
             if limit.sends == 1 and row.is_counted(with_account_refusals=with_refusals):
                 ends.append(created_at + limit.window)
     return ends
+
+
+def of_number(
+    rows: Sequence[PhoneVerification], cleared_at: datetime | None
+) -> datetime:
+    """When the number of the first row allows a start, as far as these rows tell."""
+    number, day_ago = rows[0].phone_number, timezone.now() - limits.DAY
+    known = [
+        row
+        for row in sorted(rows, key=lambda row: row.created_at, reverse=True)
+        if row.phone_number == number
+        and (cleared_at is None or row.created_at > cleared_at)
+    ]
+    newest = [row.created_at for row in known]
+    counted = [row.created_at for row in known if row.is_counted()]
+    sends = [moment for moment in counted if moment > day_ago]
+    ends = list(limits.cooldown_ends(newest, sends))
+    for limit in conf.limits_of("number"):
+        nth_newest = counted[limit.sends - 1 : limit.sends]
+        ends += [moment + limit.window for moment in nth_newest]
+    return max(ends, default=rows[0].created_at)
 
 
 def of_first_start(

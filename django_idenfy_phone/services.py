@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -246,14 +247,22 @@ def _read(pk: uuid.UUID, user_id: Any) -> resend.Seen:
 
 @hide_values
 def resend_at(
-    verification: PhoneVerification, *, user: Caller | None = None
+    verification: PhoneVerification,
+    *,
+    user: Caller | None = None,
+    earlier: Sequence[PhoneVerification] = (),
 ) -> datetime:
     """When this caller may start again for the verification's number.
 
     As the caller's own starts tell: other people's may refuse a start too. It may have
-    passed.
+    passed. Without a login, ``earlier`` are other starts of the same visitor, as your
+    session knows them.
     """
     user_id = user_id_of(user)
+    if earlier and user_id is None:
+        cleared_at = limits.cleared_for(verification, None).get("number")
+        of_number = resend.of_number([verification, *earlier], cleared_at)
+        return max(of_number, resend_at(verification, user=user))
     if verification.resend_at is not None and verification.user_id == user_id:
         return verification.resend_at
     seen = resend.read(verification.pk, user_id)

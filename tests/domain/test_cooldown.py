@@ -321,3 +321,32 @@ def test_client_that_obeys_retry_after_is_refused_once_per_start(api, clock, set
         clock.move(int(response.headers.get("Retry-After", 0)) * SECOND)
     assert statuses == [202, 429] * 15 + [202]
     assert clock.now - first_start == 30 * DAY
+
+
+def test_visitor_with_known_starts_sees_the_growing_cooldown(clock):
+    known = []
+    for seconds in (60, 120):
+        known.append(start_and_expire(None))
+        newest, *earlier = reversed(known)
+        shown = services.resend_at(newest, earlier=earlier)
+        assert shown == newest.created_at + seconds * SECOND
+        clock.move(seconds * SECOND)
+    third = start_and_expire(None)
+    # Three in ten minutes: the first one leaves the window last.
+    shown = services.resend_at(third, earlier=known)
+    assert shown == known[0].created_at + 10 * MINUTE
+
+
+def test_start_for_another_number_is_no_earlier_one(clock):
+    other = start_and_expire(None, "+37060012346")
+    clock.move(SECOND)
+    row = start_and_expire(None)
+    assert services.resend_at(row, earlier=[other]) == row.created_at + 60 * SECOND
+
+
+def test_cleared_number_forgets_earlier_starts(clock):
+    row = start_and_expire(None)
+    clock.move(SECOND)
+    services.clear_number(row.phone_number.as_e164)
+    row = services.get_verification(row.pk, user=None)
+    assert services.resend_at(row, earlier=[row]) == row.created_at
