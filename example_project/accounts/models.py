@@ -4,4 +4,7 @@ from django_idenfy_phone.ownership import PhoneOwner
 
 
 class User(AbstractUser, PhoneOwner):
-    """Keeps the confirmed number, because old verifications are purged."""
+    """Keeps the confirmed number, because old verifications are purged.
+
+    Its user name is its e-mail address.
+    """

@@ -29,6 +29,7 @@ from .processes import (
 )
 
 NUMBER = "+37069876543"
+USER, ADMIN = "demo@example.com", "admin@example.com"
 MANAGE = (sys.executable, "manage.py")
 # The last three options: it has no other workers to look for, so it starts at once.
 WORKER = (
@@ -96,7 +97,7 @@ def run_demo(folder: Path, stop_flag: StopFlag, once: bool) -> None:
             except (OSError, ValueError, LookupError) as error:
                 raise Failed(f"No usable answer: {error!r}") from error
         if not once:
-            print_addresses(site)
+            print_addresses(site, folder)
             group.wait_until_stopped()
             print_line("Stopping.")
 
@@ -152,9 +153,11 @@ def backend_name(variable: str, default: str) -> str:
 
 def verify_number(group: ProcessGroup, site: Site) -> None:
     client = Client(site.url)
-    profile = client.submit("/login/", username="demo", password=site.password)
-    check("Log in as demo", profile.url == f"{site.url}/", str(profile))
+    profile = client.submit("/login/", username=USER, password=site.password)
+    check(f"Log in as {USER}", profile.url == f"{site.url}/", str(profile))
     check("Confirmed number before", not shown_number(profile), shown_number(profile))
+    page = client.submit("/password/", password=site.password)
+    check("Confirm the password", page.url == f"{site.url}/number/", str(page))
 
     started = client.post("/phone/start/", phone_number=NUMBER)
     check(f"Post {NUMBER} to start", started.status == 202, str(started))
@@ -202,13 +205,16 @@ def check(step: str, passed: bool, result: str) -> None:
     print_ok(f"{step}: {result or 'none'}")
 
 
-def print_addresses(site: Site) -> None:
+def print_addresses(site: Site, folder: Path) -> None:
     print_line()
     password = f"password {site.password}"
-    print_line(f"Site           {site.url}/  user demo, {password}")
-    print_line(f"Admin          {site.url}/admin/  user admin, {password}")
+    print_line(f"Sign up        {site.url}/sign-up/")
+    print_line(f"Log in         {site.url}/login/  {USER}, {password}")
+    print_line(f"Admin          {site.url}/admin/  {ADMIN}, {password}")
     if not USES_REAL_IDENFY:
         print_line(f"Sandbox inbox  {site.sandbox_url}/")
+    print_line(f"E-mails        {folder / 'mail'}, one file each")
+    if not USES_REAL_IDENFY:
         print_line(DEMO_MODE)
     print_line("Press Ctrl-C to stop.")
 

@@ -57,7 +57,7 @@ def write_schema(group: ProcessGroup, site: demo.Site) -> Path:
     command = (*demo.MANAGE, "spectacular", "--fail-on-warn", "--validate")
     group.run("schema", *command, "--format", "openapi-json", "--file", str(path))
     with requests.Session() as session:
-        session.trust_env, session.auth = False, ("demo", site.password)
+        session.trust_env, session.auth = False, (demo.USER, site.password)
         ids = [start(session, site, number) for number in NUMBERS]
         time.sleep(SECONDS_TO_SEND)
         inbox = session.get(f"{site.sandbox_url}/inbox.json", timeout=5).json()
@@ -93,7 +93,8 @@ def call_as_described(schema: Path, site: demo.Site) -> int:
     config = schema.with_name("schemathesis.toml")
     config.write_text(CONFIG)
     command = ["schemathesis", f"--config-file={config}", "run", str(schema)]
-    command += [f"--url={site.url}", f"--auth=demo:{site.password}", *sys.argv[1:]]
+    command += [f"--url={site.url}", f"--auth={demo.USER}:{site.password}"]
+    command += sys.argv[1:]
     return subprocess.run(command, check=False, cwd=schema.parent).returncode
 
 

@@ -19,14 +19,15 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", verbosity=0)
         password = os.environ["EXAMPLE_DEMO_PASSWORD"]
-        self.make_user("demo", password)
-        self.make_user("admin", password, is_staff=True, is_superuser=True)
+        self.make_user("demo@example.com", password)
+        self.make_user("admin@example.com", password, is_staff=True, is_superuser=True)
 
     def make_user(self, username: str, password: str, **fields: bool) -> None:
         # An earlier demo may have used the same database.
         unconfirmed: dict[str, Any] = {"phone_number": None, "phone_confirmed_at": None}
         user, _ = User.objects.update_or_create(
-            username=username, defaults=unconfirmed | fields
+            username=username,
+            defaults={"email": username, **unconfirmed, **fields},
         )
         user.set_password(password)
         user.save()

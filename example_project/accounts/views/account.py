@@ -1,0 +1,18 @@
+from typing import Any
+
+from django.contrib.auth.mixins import LoginRequiredMixin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.generic import TemplateView
+
+
+class ProfileView(LoginRequiredMixin, TemplateView):
+    template_name = "accounts/profile.html"
+
+    def handle_no_permission(self) -> Any:
+        return redirect("sign-up")
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """For people: Django's own page is for developers."""
+    return render(request, "accounts/out_of_date.html", status=403)

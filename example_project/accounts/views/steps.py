@@ -1,0 +1,144 @@
+"""The steps that both flows share: the page of the code, and a new code."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    JsonResponse,
+)
+from django.shortcuts import redirect, render
+from django.utils.decorators import method_decorator
+from django.views import View
+from django.views.decorators.cache import never_cache
+from django.views.decorators.csrf import ensure_csrf_cookie
+from django.views.decorators.debug import sensitive_post_parameters
+
+from django_idenfy_phone import services
+from django_idenfy_phone.exceptions import VerificationError
+from django_idenfy_phone.models import PhoneVerification
+
+from .. import texts
+from ..forms import code_in
+from ..visits import Visit, state_of
+from .answers import as_json, go_to, refuse, refuse_as, wants_json
+
+# The page of the code tells these by itself.
+TOLD_BY_STATE = {"expired", "locked", "failed", "number_taken"}
+
+
+@method_decorator(
+    [
+        sensitive_post_parameters("code", "password", "phone_number"),
+        never_cache,
+        ensure_csrf_cookie,
+    ],
+    name="dispatch",
+)
+class Step(View):
+    """A view of a flow. The script gets JSON where a form gets a page."""
+
+    purpose = ""
+    number_page = ""
+    code_page = ""
+    # Names of views that the page of the code calls.
+    resend_view = ""
+
+    def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
+        super().setup(request, *args, **kwargs)
+        self.visit = Visit(request, self.purpose)
+
+
+class CodeStep(Step):
+    """Shows what became of the code, and takes it."""
+
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        row = self.visit.current()
+        if row is None:
+            return refuse(request, self.number_page, "not_found")
+        if row.is_verified and not row.number_taken:
+            return self.go_on()
+        return render(request, "accounts/code.html", self.context(row))
+
+    def context(self, row: PhoneVerification) -> dict[str, Any]:
+        name = state_of(row)
+        state = texts.states()[name]
+        return {
+            "state_name": name,
+            "state": state,
+            "state_text": state.text.format(number=row.masked_number),
+            "wait": texts.wait_until(row.resend_at),
+            "row": row,
+            "data": as_json(row),
+            "texts": texts.for_script(),
+            "number_page": self.number_page,
+            "resend_view": self.resend_view,
+            **self.urls(row),
+        }
+
+    def post(self, request: HttpRequest) -> HttpResponseBase:
+        row = self.visit.current()
+        if row is None:
+            return refuse(request, self.number_page, "not_found")
+        code = code_in(request.POST.get("code", ""))
+        if not code:
+            return refuse(request, self.code_page, "invalid_code")
+        try:
+            row = services.confirm_verification(row.pk, code, user=self.visit.user)
+        except VerificationError as error:
+            if error.code in TOLD_BY_STATE:
+                return go_to(request, self.code_page)
+            return refuse_as(request, self.code_page, error)
+        return self.finish(row) if row.is_verified else self.refuse_code(row)
+
+    def refuse_code(self, row: PhoneVerification) -> HttpResponseBase:
+        if wants_json(self.request):
+            row.resend_at = services.resend_at(row, user=self.visit.user)
+            return JsonResponse(as_json(row))
+        if state_of(row) == "sent":
+            wrong, tries = texts.text_of_code("wrong_code"), row.checks_left
+            messages.error(self.request, f"{wrong} {texts.tries_left(tries)}")
+        return redirect(self.code_page)
+
+    def urls(self, row: PhoneVerification) -> dict[str, str]:
+        """Where the script asks for the state, and confirms."""
+        raise NotImplementedError
+
+    def finish(self, row: PhoneVerification) -> HttpResponseBase:
+        """The code was right."""
+        raise NotImplementedError
+
+    def go_on(self) -> HttpResponseBase:
+        """The number is confirmed already."""
+        raise NotImplementedError
+
+
+class ResendStep(Step):
+    """Asks for a new code to the number of the current verification."""
+
+    http_method_names = ["post"]
+
+    def post(self, request: HttpRequest) -> HttpResponseBase:
+        row = self.visit.current()
+        if row is None:
+            return refuse(request, self.number_page, "not_found")
+        number = str(row.phone_number.as_e164)
+        try:
+            self.visit.start(number, anew=True)
+        except VerificationError as error:
+            return refuse_as(request, self.code_page, error)
+        return go_to(request, self.code_page)
+
+
+class StatusStep(Step):
+    """The state of the current verification, as JSON."""
+
+    http_method_names = ["get"]
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        row = self.visit.current()
+        if row is None:
+            return JsonResponse({"code": "not_found"}, status=404)
+        return JsonResponse(as_json(row))

@@ -1,0 +1,147 @@
+"""The verifications that a session started. Their ids never leave the server."""
+
+import uuid
+from typing import Any
+
+from django.contrib.sessions.backends.base import SessionBase
+from django.db import transaction
+from django.http import HttpRequest
+
+from django_idenfy_phone import phone, services
+from django_idenfy_phone.exceptions import (
+    NotVerified,
+    StartRefused,
+    VerificationNotFound,
+)
+from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.statuses import OPEN_STATUSES
+
+MAX_REMEMBERED = 20
+
+
+class Visit:
+    """What one session does for one purpose."""
+
+    def __init__(self, request: HttpRequest, purpose: str) -> None:
+        self.request, self.purpose = request, purpose
+        self.user = request.user if request.user.is_authenticated else None
+        self.key = f"phone_{purpose}"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        data: dict[str, Any] = self.request.session.get(self.key, {})
+        return data
+
+    @property
+    def ids(self) -> list[str]:
+        ids: list[str] = self.data.get("ids", [])
+        return ids
+
+    def change(self, **changes: Any) -> None:
+        self.request.session[self.key] = self.data | changes
+
+    def rows(self) -> list[PhoneVerification]:
+        """Newest first. A logged-in user has those of other devices too."""
+        found = {}
+        for pk in self.ids:
+            try:
+                row = services.get_verification(uuid.UUID(pk), user=self.user)
+            except VerificationNotFound:
+                continue
+            found[row.pk] = row
+        if self.user is not None:
+            try:
+                row = services.get_current(user=self.user, purpose=self.purpose)
+                found[row.pk] = row
+            except VerificationNotFound:
+                pass
+        return sorted(found.values(), key=lambda row: row.created_at, reverse=True)
+
+    def current(self) -> PhoneVerification | None:
+        """The newest whose code is on its way or awaited, else the newest.
+
+        So a new code that could not be sent does not make an earlier one useless.
+        """
+        rows = self.rows()
+        waiting = [row for row in rows if is_live(row)]
+        row = next(iter(waiting or rows), None)
+        if row is not None:
+            others = [each for each in rows if each.pk != row.pk]
+            row.resend_at = services.resend_at(row, user=self.user, earlier=others)
+        return row
+
+    def proof(self) -> PhoneVerification | None:
+        """The newest that can be redeemed now."""
+        for row in self.rows():
+            try:
+                token = services.redeem_token(row)
+                return services.get_proof(token, user=self.user, purpose=self.purpose)
+            except NotVerified:
+                continue
+        return None
+
+    def start(self, number: str, *, anew: bool = False) -> PhoneVerification:
+        """Start, or return the live verification of this session for this number.
+
+        With ``anew`` a new SMS is asked for. Raises what ``start_for_request`` raises.
+        """
+        number = phone.parse(number).e164
+        if not anew and (row := self._live(number)):
+            return row
+        known = set(self.ids)
+        try:
+            return self._start_and_remember(number)
+        except StartRefused:
+            # A double click, or another tab, was faster.
+            self._reload()
+            row = self._live(number)
+            if row is None or (anew and str(row.pk) in known):
+                raise
+            return row
+
+    def remember(self, pk: uuid.UUID) -> None:
+        if str(pk) not in self.ids:
+            self.change(ids=[*self.ids, str(pk)][-MAX_REMEMBERED:])
+
+    def _start_and_remember(self, number: str) -> PhoneVerification:
+        # In one transaction: no paid code is lost where the request ends in between.
+        with transaction.atomic():
+            row = services.start_for_request(
+                self.request,
+                number,
+                purpose=self.purpose,
+                idempotency_key=self.request.headers.get("Idempotency-Key"),
+            )
+            self.remember(row.pk)
+            self.request.session.save()
+        return row
+
+    def _live(self, number: str) -> PhoneVerification | None:
+        same = (row for row in self.rows() if row.phone_number == number)
+        return next((row for row in same if is_live(row)), None)
+
+    def _reload(self) -> None:
+        session: SessionBase = self.request.session
+        stored = type(session)(session.session_key).get(self.key, {})
+        self.change(ids=stored.get("ids", self.ids))
+
+
+def is_live(row: PhoneVerification) -> bool:
+    """Whether its code is on its way, or can still be entered."""
+    return row.status in OPEN_STATUSES and not row.code_spent
+
+
+def state_of(row: PhoneVerification) -> str:
+    """One of ``texts.states``."""
+    if row.number_taken:
+        return "number_taken"
+    if row.status in (row.Status.QUEUED, row.Status.SENDING):
+        return "sending"
+    if row.status == row.Status.FAILED:
+        return {
+            row.Failure.NUMBER_REFUSED: "number_refused",
+            row.Failure.UNKNOWN: "maybe_sent",
+        }.get(row.Failure(row.failure), "not_sent")
+    if not row.is_verified and row.code_spent and row.has_lost_check:
+        return "lost"
+    return str(row.status)

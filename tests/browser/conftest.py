@@ -1,0 +1,54 @@
+"""The example project as real processes, and a real Chromium that visits it."""
+
+import itertools
+
+import pytest
+
+from support.chromium import open_chromium
+from support.pages import Pages, run_site
+
+# Each test has a number of its own.
+NUMBERS = (f"+370612{each:05}" for each in itertools.count(10_000))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    with run_site(tmp_path_factory.mktemp("site")) as site:
+        yield site
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    with open_chromium(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def second_chromium(tmp_path_factory):
+    with open_chromium(tmp_path_factory.mktemp("second")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def number():
+    return next(NUMBERS)
+
+
+@pytest.fixture
+def pages(chromium, site):
+    """A browser without cookies, at its usual width, online and with scripts."""
+    site.clear_pauses()
+    return Pages(chromium, site).reset()
+
+
+@pytest.fixture
+def other_pages(second_chromium, site):
+    return Pages(second_chromium, site).reset()
+
+
+@pytest.fixture
+def plain(pages):
+    """The same browser without JavaScript."""
+    pages.set_scripts(False)
+    yield pages
+    pages.set_scripts(True)

@@ -1,0 +1,99 @@
+"""Both flows to the end without JavaScript."""
+
+from support.pages import PASSWORD
+
+
+def submit_code(pages, code):
+    pages.type("#code", code)
+    pages.click("#code-form button")
+
+
+def test_visitor_signs_up(plain, number):
+    plain.sign_up(number)
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+    assert "Your account is ready" in plain.text()
+    assert plain.text("#phone-number") == number
+
+
+def test_new_account_can_log_in(plain, number):
+    plain.sign_up(number, "jonas@example.com")
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+    plain.browser.delete_all_cookies()
+    plain.log_in("JONAS@example.com".lower(), PASSWORD)
+    assert plain.text("#phone-number") == number
+
+
+def test_reload_of_a_wrong_code_spends_no_second_try(plain, number):
+    plain.sign_up(number)
+    submit_code(plain, plain.wrong_code_of(number))
+    plain.wait_text("This code is wrong. You have 2 more tries.")
+    plain.browser.refresh()
+    submit_code(plain, plain.wrong_code_of(number))
+    plain.wait_text("This code is wrong. You have 1 more try.")
+
+
+def test_wrong_codes_to_lock_blame_nobody(plain, number):
+    plain.sign_up(number)
+    for told in ("2 more tries.", "1 more try.", "No tries are left for this code."):
+        submit_code(plain, plain.wrong_code_of(number))
+        plain.wait_text(told)
+    assert not plain.shown("#code")
+    assert plain.shown("#resend")
+
+
+def test_page_reloads_itself_while_sending(plain, number, site):
+    plain.sign_up(number)
+    change = "UPDATE django_idenfy_phone_phoneverification SET status = ? WHERE "
+    site.sql(change + "phone_number = ?", "sending", number)
+    plain.open("/sign-up/code/")
+    assert "We are sending a code" in plain.text()
+    site.sql(change + "phone_number = ?", "sent", number)
+    plain.wait(lambda: plain.shown("#code"))
+
+
+def test_back_button_and_same_number_send_no_second_code(plain, number, site):
+    plain.sign_up(number)
+    plain.browser.back()
+    plain.fill_sign_up(number)
+    plain.click("#number-form button")
+    plain.wait(lambda: plain.shown("#code"))
+    assert len(site.messages(number)) == 1
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+
+
+def test_other_number_keeps_the_paid_code(plain, number):
+    plain.sign_up(number)
+    plain.click("#change")
+    plain.click("#live")
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+
+
+def test_new_code_waits_as_people_say_it(plain, number):
+    plain.sign_up(number)
+    plain.click("#resend")
+    plain.wait_text("You can ask for a new one in", "#error")
+    assert plain.text("#wait").startswith("You can ask for a new code in ")
+
+
+def test_account_adds_a_number_after_its_password(plain, number, site):
+    plain.log_in()
+    plain.ask_code(number)
+    plain.wait(lambda: plain.shown("#code"))
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+    assert plain.text("#phone-number") == number
+    assert any("phone number of your account is now" in each for each in site.mails())
+
+
+def test_wrong_password_changes_nothing(plain):
+    plain.log_in()
+    plain.open("/number/")
+    plain.type("#id_password", "wrong")
+    plain.click("main button")
+    plain.wait_text("This password is wrong.")
+    plain.open("/number/")
+    assert plain.path == "/password/"

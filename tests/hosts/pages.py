@@ -1,0 +1,7 @@
+"""The example project for tests of its pages: cooldowns that grow while one waits."""
+
+from example.settings import *  # noqa: F403
+
+IDENFY_PHONE_RESEND_COOLDOWN = (3, 5, 7)
+IDENFY_PHONE_TIMEOUT = 2
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
