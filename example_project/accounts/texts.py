@@ -35,6 +35,14 @@ def states() -> dict[str, State]:
             takes_code=True,
             resends=True,
         ),
+        "earlier": State(
+            _(
+                "We could not send a new code to {number}. Enter the earlier code: a "
+                "newer one will not work, if it arrives."
+            ),
+            takes_code=True,
+            resends=True,
+        ),
         "lost": State(
             _(
                 "We could not find out whether your code was right. That was not your "
@@ -110,8 +118,8 @@ def errors() -> dict[str, str]:
         "already_redeemed": _("Your account is ready. Please log in."),
         "throttled": _("That was too fast. Please try again {wait}."),
         "offline": _(
-            "The site could not be reached. Check your connection, and try again: you "
-            "will not get a second SMS."
+            "The site could not be reached. Check your connection, and try again. "
+            "Nothing is sent twice."
         ),
         "other": _("Something went wrong here. That is not your fault. Try again."),
     }

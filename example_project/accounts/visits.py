@@ -1,6 +1,7 @@
 """The verifications that a session started. Their ids never leave the server."""
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
@@ -58,17 +59,30 @@ class Visit:
         return sorted(found.values(), key=lambda row: row.created_at, reverse=True)
 
     def current(self) -> PhoneVerification | None:
-        """The newest whose code is on its way or awaited, else the newest.
+        """The newest one, or the live one before it for the same number.
 
-        So a new code that could not be sent does not make an earlier one useless.
+        So a new code that could not be sent does not make the earlier one useless: then
+        ``is_earlier`` is set.
         """
         rows = self.rows()
-        waiting = [row for row in rows if is_live(row)]
-        row = next(iter(waiting or rows), None)
-        if row is not None:
-            others = [each for each in rows if each.pk != row.pk]
-            row.resend_at = services.resend_at(row, user=self.user, earlier=others)
+        if not rows:
+            return None
+        row = newest = rows[0]
+        if newest.status == newest.Status.FAILED:
+            number = newest.phone_number
+            row = next((r for r in live_of(rows) if r.phone_number == number), newest)
+        row.is_earlier = row is not newest
+        others = [each for each in rows if each is not row]
+        row.resend_at = services.resend_at(row, user=self.user, earlier=others)
         return row
+
+    def live(self) -> PhoneVerification | None:
+        """The newest whose code is on its way or awaited."""
+        return next(iter(live_of(self.rows())), None)
+
+    def go_back(self) -> None:
+        """Forget those that came to nothing, so that the live one is current again."""
+        self.change(ids=[str(row.pk) for row in live_of(self.rows())])
 
     def proof(self) -> PhoneVerification | None:
         """The newest that can be redeemed now."""
@@ -117,8 +131,8 @@ class Visit:
         return row
 
     def _live(self, number: str) -> PhoneVerification | None:
-        same = (row for row in self.rows() if row.phone_number == number)
-        return next((row for row in same if is_live(row)), None)
+        rows = live_of(self.rows())
+        return next((row for row in rows if row.phone_number == number), None)
 
     def _reload(self) -> None:
         session: SessionBase = self.request.session
@@ -126,9 +140,9 @@ class Visit:
         self.change(ids=stored.get("ids", self.ids))
 
 
-def is_live(row: PhoneVerification) -> bool:
-    """Whether its code is on its way, or can still be entered."""
-    return row.status in OPEN_STATUSES and not row.code_spent
+def live_of(rows: Iterable[PhoneVerification]) -> list[PhoneVerification]:
+    """Those whose code is on its way, or can still be entered."""
+    return [row for row in rows if row.status in OPEN_STATUSES and not row.code_spent]
 
 
 def state_of(row: PhoneVerification) -> str:
@@ -144,4 +158,4 @@ def state_of(row: PhoneVerification) -> str:
         }.get(row.Failure(row.failure), "not_sent")
     if not row.is_verified and row.code_spent and row.has_lost_check:
         return "lost"
-    return str(row.status)
+    return "earlier" if getattr(row, "is_earlier", False) else str(row.status)

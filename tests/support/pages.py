@@ -42,6 +42,12 @@ class Site:
     def clear_pauses(self) -> None:
         self.sql("DELETE FROM django_idenfy_phone_providergate")
 
+    def rename_number(self, number: str, new: str) -> None:
+        """Change the number of stored verifications."""
+        table = "django_idenfy_phone_phoneverification"
+        statement = f"UPDATE {table} SET phone_number = ? WHERE phone_number = ?"
+        self.sql(statement, new, number)
+
     def mails(self) -> list[str]:
         return [path.read_text() for path in (self.folder / "mail").glob("*")]
 

@@ -1,5 +1,6 @@
 """Answers for forms and for the pages' script, which asks for JSON."""
 
+import math
 from typing import Any
 
 from django.contrib import messages
@@ -13,15 +14,16 @@ from django_idenfy_phone.exceptions import VerificationError
 from django_idenfy_phone.models import PhoneVerification
 
 from .. import texts
+from ..visits import state_of
 
 
 def wants_json(request: HttpRequest) -> bool:
     return request.headers.get("Accept") == "application/json"
 
 
-def go_to(request: HttpRequest, page: str, status: int = 200) -> HttpResponseBase:
+def go_to(request: HttpRequest, page: str) -> HttpResponseBase:
     if wants_json(request):
-        return JsonResponse({"next": reverse(page)}, status=status)
+        return JsonResponse({"next": reverse(page)})
     return redirect(page)
 
 
@@ -34,13 +36,18 @@ def refuse(
     """
     text = texts.text_of_code(code, wait)
     if wants_json(request):
-        status = 404 if code == "not_found" else 409
-        body = {"detail": text, "code": code, "next": reverse(page)}
+        body = {"detail": text, "code": code}
         if wait is not None:
-            body["retry_after"] = wait
-        return JsonResponse(body, status=status)
+            body["retry_after"] = math.ceil(wait)
+        return JsonResponse(body, status=409)
     messages.error(request, text)
     return redirect(page)
+
+
+def send_back(request: HttpRequest, page: str, code: str) -> HttpResponseBase:
+    """Go to an earlier page, which says why."""
+    messages.error(request, texts.text_of_code(code))
+    return go_to(request, page)
 
 
 def refuse_as(
@@ -60,7 +67,8 @@ def show_form(
 
 
 def as_json(row: PhoneVerification) -> dict[str, Any]:
-    """What the API shows of a verification, less what leads to it."""
+    """What the API shows of a verification, less what leads to it, and its state."""
     data = dict(VerificationSerializer().to_representation(row))
+    data["state"] = state_of(row)
     del data["id"], data["url"]
     return data

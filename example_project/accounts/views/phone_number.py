@@ -20,7 +20,7 @@ from .. import texts
 from ..countries import to_international
 from ..forms import NumberForm, PasswordForm
 from ..password import HasConfirmedPassword, is_confirmed, note_confirmed
-from ..visits import Visit, is_live
+from ..visits import Visit
 from .answers import go_to, show_form, wants_json
 from .steps import CodeStep, ResendStep, Step
 
@@ -72,9 +72,11 @@ class NumberView(NumberStep):
         return go_to(request, "phone-number-code")
 
     def show(self, form: NumberForm) -> HttpResponseBase:
-        row = self.visit.current()
-        live = row if row is not None and is_live(row) else None
-        context = {"live": live, "step": self, "texts": texts.for_script()}
+        context = {
+            "live": self.visit.live(),
+            "code_page": self.code_page,
+            "texts": texts.for_script(),
+        }
         return show_form(self.request, "accounts/phone_number.html", form, context)
 
 

@@ -22,8 +22,7 @@ from django_idenfy_phone.ownership import keep_number
 from .. import texts
 from ..forms import EMAIL_USED, AccountForm, SignUpForm
 from ..models import User
-from ..visits import is_live
-from .answers import go_to, refuse, show_form
+from .answers import go_to, send_back, show_form
 from .steps import CodeStep, ResendStep, StatusStep, Step
 
 PURPOSE = "signup"
@@ -52,7 +51,7 @@ class SignUpStep(Step):
             }
         )
         if not form.is_valid():
-            return refuse(self.request, "sign-up", "phone_not_verified")
+            return send_back(self.request, "sign-up", "phone_not_verified")
         try:
             user = save_account(**form.cleaned_data)
         except IntegrityError:
@@ -60,7 +59,7 @@ class SignUpStep(Step):
             return go_to(self.request, "sign-up")
         except VerificationError as error:
             self.visit.change(ids=[pk for pk in self.visit.ids if pk != str(proof.pk)])
-            return refuse(self.request, "sign-up", error.code)
+            return send_back(self.request, "sign-up", error.code)
         del self.request.session[self.visit.key]
         login(self.request, user)
         messages.success(self.request, _("Your account is ready."))
@@ -110,12 +109,10 @@ class SignUpView(SignUpStep):
         self.visit.change(**kept)
 
     def show(self, form: SignUpForm) -> HttpResponseBase:
-        row = self.visit.current()
-        live = row if row is not None and is_live(row) else None
         context = {
-            "live": live,
+            "live": self.visit.live(),
             "proof": self.visit.proof(),
-            "step": self,
+            "code_page": self.code_page,
             "texts": texts.for_script(),
         }
         return show_form(self.request, "accounts/sign_up.html", form, context)

@@ -23,7 +23,7 @@ from django_idenfy_phone.models import PhoneVerification
 from .. import texts
 from ..forms import code_in
 from ..visits import Visit, state_of
-from .answers import as_json, go_to, refuse, refuse_as, wants_json
+from .answers import as_json, go_to, refuse, refuse_as, send_back, wants_json
 
 # The page of the code tells these by itself.
 TOLD_BY_STATE = {"expired", "locked", "failed", "number_taken"}
@@ -55,9 +55,12 @@ class CodeStep(Step):
     """Shows what became of the code, and takes it."""
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
+        if "earlier" in request.GET:
+            self.visit.go_back()
+            return redirect(self.code_page)
         row = self.visit.current()
         if row is None:
-            return refuse(request, self.number_page, "not_found")
+            return send_back(request, self.number_page, "not_found")
         if row.is_verified and not row.number_taken:
             return self.go_on()
         return render(request, "accounts/code.html", self.context(row))
@@ -70,7 +73,9 @@ class CodeStep(Step):
             "state": state,
             "state_text": state.text.format(number=row.masked_number),
             "wait": texts.wait_until(row.resend_at),
-            "row": row,
+            # The way back, where this number came to nothing.
+            "live": None if state.takes_code else self.other_live(row),
+            "code_page": self.code_page,
             "data": as_json(row),
             "texts": texts.for_script(),
             "number_page": self.number_page,
@@ -78,10 +83,14 @@ class CodeStep(Step):
             **self.urls(row),
         }
 
+    def other_live(self, row: PhoneVerification) -> PhoneVerification | None:
+        live = self.visit.live()
+        return live if live is not None and live.pk != row.pk else None
+
     def post(self, request: HttpRequest) -> HttpResponseBase:
         row = self.visit.current()
         if row is None:
-            return refuse(request, self.number_page, "not_found")
+            return send_back(request, self.number_page, "not_found")
         code = code_in(request.POST.get("code", ""))
         if not code:
             return refuse(request, self.code_page, "invalid_code")
@@ -123,7 +132,7 @@ class ResendStep(Step):
     def post(self, request: HttpRequest) -> HttpResponseBase:
         row = self.visit.current()
         if row is None:
-            return refuse(request, self.number_page, "not_found")
+            return send_back(request, self.number_page, "not_found")
         number = str(row.phone_number.as_e164)
         try:
             self.visit.start(number, anew=True)

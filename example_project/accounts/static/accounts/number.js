@@ -1,0 +1,67 @@
+// The form that asks for a number: sign-up posts it to its own view, and an account to
+// the API.
+
+import { errorText, forgetKey, keyOf, oneAtATime, request, setInvalid, setText, texts } from "./page.js";
+
+const form = document.querySelector("#number-form");
+const formError = document.querySelector("#form-error");
+const number = document.querySelector("#id_phone_number");
+const { api, next, password, login } = form.dataset;
+const run = oneAtATime();
+
+function inputs() {
+  return [...form.querySelectorAll(".field input, .field select")];
+}
+
+function errorOf(input) {
+  return document.querySelector(`#${input.id}_error`);
+}
+
+async function postToApi() {
+  const body = { phone_number: number.value, country: form.elements.country.value };
+  const key = keyOf(`${body.country} ${body.phone_number}`);
+  const response = await request("POST", api, { body, headers: { "Idempotency-Key": key } });
+  forgetKey(response);
+  const { status, data } = response;
+  if (status === 200 || status === 202 || data.id) return location.assign(next);
+  if (data.code === "password_needed") return location.assign(password);
+  if (data.code === "not_authenticated" || status === 401) return location.assign(login);
+  if (data.phone_number) return showErrors({ phone_number: [texts.errors.number_not_supported] });
+  if (status === 429) return showErrors({ phone_number: [errorText(response)] });
+  showFormError(errorText(response));
+}
+
+async function postForm() {
+  const response = await request("POST", location.href, { body: new FormData(form) });
+  const { status, data } = response;
+  if (data.next) return location.assign(data.next);
+  if (status === 400 && data.errors) return showErrors(data.errors);
+  showFormError(errorText(response));
+}
+
+function showErrors(errors) {
+  for (const input of inputs()) {
+    const text = (errors[input.name] || []).join(" ");
+    setText(errorOf(input), text);
+    setInvalid(input, Boolean(text));
+  }
+  inputs().find((input) => input.hasAttribute("aria-invalid"))?.focus();
+}
+
+function showFormError(text) {
+  setText(formError, text);
+}
+
+// The form names the error as the description of its field only once there is one.
+for (const input of inputs()) {
+  const ids = new Set((input.getAttribute("aria-describedby") || "").split(" ").filter(Boolean));
+  input.setAttribute("aria-describedby", [...ids.add(errorOf(input).id)].join(" "));
+}
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  run(async () => {
+    showFormError("");
+    await (api ? postToApi() : postForm());
+  });
+});
+(inputs().find((input) => input.hasAttribute("aria-invalid")) || document.querySelector("#notice.error"))?.focus();

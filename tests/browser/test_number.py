@@ -1,0 +1,153 @@
+"""The number of an account, with the script: it talks to the API."""
+
+import pytest
+
+from support.chromium import Keys
+
+
+@pytest.fixture
+def account(pages):
+    pages.log_in()
+    return pages
+
+
+def test_account_changes_its_number_and_gets_a_notice(account, number, site):
+    before = len(site.mails())
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    account.enter(account.code_of(number))
+    account.wait_path("/")
+    assert account.text("#phone-number") == number
+    notices = site.mails()[before:]
+    assert f"+370******{number[-2:]}" in notices[0]
+
+
+def test_api_starts_nothing_without_the_password(account, number, site):
+    answer = account.script(
+        """return fetch('/phone/start/', {method: 'POST', headers: {
+          'Content-Type': 'application/json', 'X-CSRFToken':
+          document.cookie.match('csrftoken=([^;]*)')[1]},
+          body: JSON.stringify({phone_number: arguments[0]})})
+          .then((answer) => answer.json())""",
+        number,
+    )
+    assert answer["code"] == "password_needed"
+    assert site.messages(number) == []
+
+
+def test_lost_answer_to_a_start_sends_no_second_code(account, number, site):
+    account.open_number()
+    account.type("#id_phone_number", number)
+    account.script(
+        """const real = window.fetch;
+        window.fetch = async (...all) => {
+          window.fetch = real; await real(...all); throw new TypeError("lost");
+        };"""
+    )
+    account.click("#number-form button")
+    account.wait_text("The site could not be reached.", "#form-error")
+    account.click("#number-form button")
+    account.wait(lambda: account.shown("#code"))
+    assert len(site.messages(number)) == 1
+    account.enter(account.code_of(number))
+    account.wait_path("/")
+
+
+def test_other_device_resumes(account, other_pages, number):
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    other_pages.log_in()
+    other_pages.open("/number/code/")
+    other_pages.enter(account.code_of(number))
+    other_pages.wait_path("/")
+    assert other_pages.text("#phone-number") == number
+
+
+def test_other_tab_moves_on_with_a_new_code(account, number, site):
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    first = account.browser.current_window_handle
+    account.browser.switch_to.new_window("tab")
+    account.open("/number/code/")
+    account.wait(lambda: account.text("#wait") == "", 6)
+    account.click("#resend")
+    account.wait(lambda: len(site.messages(number)) == 2)
+    account.browser.switch_to.window(first)
+    account.script("document.dispatchEvent(new Event('visibilitychange'))")
+    account.wait(lambda: account.text("#wait") != "")
+    account.enter(account.code_of(number))
+    account.wait_path("/")
+
+
+def test_other_number_and_back_keeps_the_code(account, number, site):
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    account.click("#change")
+    account.wait(lambda: account.shown("#live"))
+    account.type("#id_phone_number", number)
+    account.click("#number-form button")
+    account.wait(lambda: account.shown("#code"))
+    assert len(site.messages(number)) == 1
+    account.enter(account.code_of(number))
+    account.wait_path("/")
+
+
+def test_maybe_sent_code_is_told(account):
+    account.ask_code("+12025550108")
+    account.wait_text("If a code arrives, it will not work.", "#status")
+    assert account.text("#wait").startswith("You can ask for a new code in ")
+    account.browser.refresh()
+    account.wait_text("If a code arrives, it will not work.", "#status")
+
+
+def test_log_out_in_the_middle_is_told(account, number):
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    account.script("return fetch('/login/')")
+    session = account.browser.get_cookie("sessionid")
+    account.browser.delete_cookie("sessionid")
+    account.submit(account.code_of(number))
+    account.wait_text("You are logged out. Please log in again.", "#error")
+    assert account.shown("#log-in")
+    account.browser.add_cookie(session)
+    account.find("#code").send_keys(Keys.ENTER)
+    account.wait_path("/")
+
+
+def test_number_taken_is_told_only_after_the_proof(account, number, site):
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    site.sql("UPDATE accounts_user SET phone_number = NULL, phone_confirmed_at = NULL")
+    site.sql(
+        "UPDATE accounts_user SET phone_number = ?, phone_confirmed_at = ? "
+        "WHERE username = 'admin@example.com'",
+        number,
+        "2026-01-01 00:00:00",
+    )
+    account.enter(account.code_of(number))
+    account.wait_text("belongs to another account. Use another number.", "#status")
+    assert not account.shown("#resend")
+
+
+def test_expired_password_is_asked_again(account, number, site):
+    account.open_number()
+    account.type("#id_phone_number", number)
+    account.browser.delete_cookie("sessionid")
+    account.browser.switch_to.new_window("tab")
+    account.log_in()
+    account.browser.close()
+    account.browser.switch_to.window(account.browser.window_handles[0])
+    account.click("#number-form button")
+    account.wait_path("/password/")
+    assert site.messages(number) == []
+
+
+def test_failure_of_a_second_number_leads_back_to_the_first(account, number):
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    account.ask_code("+12025550109")
+    account.wait_text("If a code arrives, it will not work.", "#status")
+    account.click("#live")
+    account.wait(lambda: account.shown("#code"))
+    account.enter(account.code_of(number))
+    account.wait_path("/")

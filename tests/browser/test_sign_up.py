@@ -1,0 +1,205 @@
+"""Sign-up with the script: the code that was paid for stays usable."""
+
+import pytest
+
+from support.chromium import Keys
+from support.pages import PASSWORD
+
+
+def test_visitor_signs_up(pages, number):
+    pages.sign_up(number)
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+    assert pages.text("#phone-number") == number
+    assert "Your account is ready" in pages.text()
+
+
+def test_id_and_token_stay_on_the_server(pages, number, site):
+    pages.sign_up(number)
+    pks = site.sql("SELECT id FROM django_idenfy_phone_phoneverification")
+    page = pages.browser.page_source + pages.browser.current_url
+    assert pks
+    assert not any(pk in page.replace("-", "") for pk in pks)
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    ["The iDenfy code: {code}. Valid for 5 minutes.", " {code} ", "iDenfy {code} 12"],
+)
+def test_pasted_code_submits_itself(pages, number, pasted):
+    pages.sign_up(number)
+    text = pasted.format(code=pages.code_of(number))
+    pages.cdp("Input.insertText", text=text)
+    pages.wait_path("/")
+
+
+def test_only_the_first_complete_code_submits_itself(pages, number):
+    pages.sign_up(number)
+    pages.enter(pages.wrong_code_of(number))
+    pages.wait_text("This code is wrong. You have 2 more tries.", "#error")
+    pages.enter(pages.code_of(number))
+    pages.wait(lambda: pages.value("#code") == pages.code_of(number))
+    assert pages.path == "/sign-up/code/"
+    pages.find("#code").send_keys(Keys.ENTER)
+    pages.wait_path("/")
+
+
+def test_double_click_sends_one_code(pages, number, site):
+    pages.fill_sign_up(number)
+    pages.script(
+        "const b = document.querySelector('#number-form button'); b.click(); b.click()"
+    )
+    pages.wait(lambda: pages.shown("#code"))
+    assert len(site.messages(number)) == 1
+
+
+def test_two_starts_at_once_without_script_send_one_code(plain, number, site):
+    plain.fill_sign_up(number)
+    plain.set_scripts(True)
+    plain.script(
+        """const body = new URLSearchParams(new FormData(arguments[0]));
+        window.ends = [1, 2].map(() => fetch('/sign-up/', {method: 'POST', body})
+          .then((answer) => answer.url));""",
+        plain.find("#number-form"),
+    )
+    ends = plain.script("return Promise.all(window.ends)")
+    assert ends == [f"{site.url}/sign-up/code/"] * 2
+    assert len(site.messages(number)) == 1
+
+
+def test_lost_answer_to_a_start_finds_the_code_again(pages, number, site):
+    pages.fill_sign_up(number)
+    pages.script(
+        """const real = window.fetch;
+        window.fetch = async (...all) => {
+          window.fetch = real; await real(...all); throw new TypeError("lost");
+        };"""
+    )
+    pages.click("#number-form button")
+    pages.wait_text("The site could not be reached.", "#form-error")
+    pages.click("#number-form button")
+    pages.wait(lambda: pages.shown("#code"))
+    assert len(site.messages(number)) == 1
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+
+
+def test_other_number_and_back_keeps_the_code(pages, number, site):
+    pages.sign_up(number)
+    pages.click("#change")
+    pages.wait(lambda: pages.shown("#live"))
+    pages.type("#id_phone_number", "12")
+    pages.click("#number-form button")
+    pages.wait_text("Estonia, Latvia, Lithuania", "#id_phone_number_error")
+    pages.click("#live")
+    pages.wait(lambda: pages.shown("#code"))
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+
+
+def test_second_tab_takes_the_same_code(pages, number, site):
+    pages.sign_up(number)
+    pages.browser.switch_to.new_window("tab")
+    pages.sign_up(number)
+    assert len(site.messages(number)) == 1
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+    pages.browser.close()
+    pages.browser.switch_to.window(pages.browser.window_handles[0])
+    pages.wait_path("/")
+
+
+def test_new_code_after_a_reload_is_accepted(pages, number, site):
+    pages.sign_up(number)
+    pages.browser.refresh()
+    pages.wait(lambda: pages.text("#wait") == "", 6)
+    pages.click("#resend")
+    pages.wait(lambda: len(site.messages(number)) == 2)
+    pages.wait(lambda: pages.shown("#code"))
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+
+
+def test_code_that_was_maybe_sent_is_told_and_replaced(pages, site):
+    number = "+12025550106"
+    pages.fill_sign_up(number)
+    pages.click("#number-form button")
+    pages.wait_text("If a code arrives, it will not work.", "#status")
+    assert pages.text("#wait").startswith("You can ask for a new code in ")
+    assert not pages.shown("#code")
+
+
+def test_failed_new_code_leaves_the_earlier_one_usable(pages, number, site):
+    pages.sign_up(number)
+    code = pages.code_of(number)
+    pages.wait(lambda: pages.text("#wait") == "", 6)
+    lost = "+12025550107"
+    site.rename_number(number, lost)
+    pages.click("#resend")
+    pages.wait(lambda: site.messages(lost))
+    pages.wait_text("We could not send a new code", "#status")
+    pages.enter(code)
+    pages.wait_path("/")
+
+
+def test_second_browser_is_told_the_true_wait(pages, other_pages, number, site):
+    pages.sign_up(number)
+    other_pages.fill_sign_up(number, "kita@example.com")
+    other_pages.click("#number-form button")
+    text = other_pages.wait_text("It works only where", "#id_phone_number_error")
+    assert "You can ask for a new one in " in text
+    assert "second" in text
+
+
+def test_lost_session_is_told(pages, number):
+    pages.sign_up(number)
+    pages.browser.delete_cookie("sessionid")
+    pages.submit(pages.code_of(number))
+    pages.wait_text("No code is on its way in this browser.")
+
+
+def test_used_email_is_told_before_a_code_is_paid(pages, number, site):
+    pages.fill_sign_up(number, "demo@example.com")
+    pages.click("#number-form button")
+    pages.wait_text("exists already", "#id_email_error")
+    assert pages.focused == "id_email"
+    assert site.messages(number) == []
+
+
+def test_email_used_meanwhile_keeps_the_confirmed_number(pages, number, site):
+    email = f"a{number[1:]}@example.com"
+    pages.sign_up(number, email)
+    rename = "UPDATE accounts_user SET username = ? WHERE username = ?"
+    site.sql(rename, email, "admin@example.com")
+    pages.enter(pages.code_of(number))
+    pages.wait_text("exists already")
+    site.sql(rename, "admin@example.com", email)
+    assert "is confirmed" in pages.text()
+    pages.click("#number-form button")
+    pages.wait_path("/")
+    assert pages.text("#phone-number") == number
+
+
+def test_number_taken_is_told_only_after_the_proof(pages, other_pages, number):
+    pages.sign_up(number)
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+    other_pages.fill_sign_up(number, "second@example.com")
+    # The first send's cooldown.
+    other_pages.click("#number-form button")
+    other_pages.wait_text("You can ask for a new one", "#id_phone_number_error")
+    other_pages.wait(lambda: click_until_sent(other_pages), 10)
+    other_pages.enter(other_pages.code_of(number))
+    other_pages.wait_text("This number belongs to another account.")
+
+
+def click_until_sent(pages):
+    if not pages.shown("#code"):
+        pages.click("#number-form button")
+    return pages.shown("#code")
+
+
+def test_password_is_stored_hashed_even_in_the_session(pages, number, site):
+    pages.sign_up(number)
+    sessions = "".join(site.sql("SELECT session_data FROM django_session"))
+    assert PASSWORD not in sessions
