@@ -42,24 +42,30 @@ class Visit:
         self.request.session[self.key] = self.data | changes
 
     def rows(self) -> list[PhoneVerification]:
-        """Newest first. A logged-in user has those of other devices too."""
-        found = {}
-        for pk in self.ids:
-            try:
-                row = services.get_verification(uuid.UUID(pk), user=self.user)
-            except VerificationNotFound:
-                continue
-            found[row.pk] = row
-        if self.user is not None:
-            try:
-                row = services.get_current(user=self.user, purpose=self.purpose)
-                found[row.pk] = row
-            except VerificationNotFound:
-                pass
-        return sorted(found.values(), key=lambda row: row.created_at, reverse=True)
+        """What the session asked for last comes first.
+
+        A logged-in user has what another device began, too.
+        """
+        rows = [row for pk in reversed(self.ids) if (row := self._read(pk))]
+        if self.user is None:
+            return rows
+        try:
+            other = services.get_current(user=self.user, purpose=self.purpose)
+        except VerificationNotFound:
+            return rows
+        if other.pk in [row.pk for row in rows]:
+            return rows
+        is_newest = all(row.created_at < other.created_at for row in rows)
+        return [other, *rows] if is_newest else [*rows, other]
+
+    def _read(self, pk: str) -> PhoneVerification | None:
+        try:
+            return services.get_verification(uuid.UUID(pk), user=self.user)
+        except VerificationNotFound:
+            return None
 
     def current(self) -> PhoneVerification | None:
-        """The newest one, or the live one before it for the same number.
+        """The last one, or the live one before it for the same number.
 
         So a new code that could not be sent does not make the earlier one useless: then
         ``is_earlier`` is set.
@@ -67,25 +73,26 @@ class Visit:
         rows = self.rows()
         if not rows:
             return None
-        row = newest = rows[0]
-        if newest.status == newest.Status.FAILED:
-            number = newest.phone_number
-            row = next((r for r in live_of(rows) if r.phone_number == number), newest)
-        row.is_earlier = row is not newest
+        row = last = rows[0]
+        if last.status == last.Status.FAILED:
+            number = last.phone_number
+            row = next((r for r in live_of(rows) if r.phone_number == number), last)
+        row.is_earlier = row is not last
         others = [each for each in rows if each is not row]
         row.resend_at = services.resend_at(row, user=self.user, earlier=others)
         return row
 
     def live(self) -> PhoneVerification | None:
-        """The newest whose code is on its way or awaited."""
+        """The last one whose code is on its way or awaited."""
         return next(iter(live_of(self.rows())), None)
 
     def go_back(self) -> None:
-        """Forget those that came to nothing, so that the live one is current again."""
-        self.change(ids=[str(row.pk) for row in live_of(self.rows())])
+        """Make the live one current again."""
+        if row := self.live():
+            self.remember(row.pk)
 
     def proof(self) -> PhoneVerification | None:
-        """The newest that can be redeemed now."""
+        """The last one that can be redeemed now."""
         for row in self.rows():
             try:
                 token = services.redeem_token(row)
@@ -101,6 +108,7 @@ class Visit:
         """
         number = phone.parse(number).e164
         if not anew and (row := self._live(number)):
+            self.remember(row.pk)
             return row
         known = set(self.ids)
         try:
@@ -114,8 +122,9 @@ class Visit:
             return row
 
     def remember(self, pk: uuid.UUID) -> None:
-        if str(pk) not in self.ids:
-            self.change(ids=[*self.ids, str(pk)][-MAX_REMEMBERED:])
+        """As what the session asked for last."""
+        others = [each for each in self.ids if each != str(pk)]
+        self.change(ids=[*others, str(pk)][-MAX_REMEMBERED:])
 
     def _start_and_remember(self, number: str) -> PhoneVerification:
         # In one transaction: no paid code is lost where the request ends in between.

@@ -38,6 +38,7 @@ def number():
 def pages(chromium, site):
     """A browser without cookies, at its usual width, online and with scripts."""
     site.clear_pauses()
+    site.forget_magic_numbers()
     return Pages(chromium, site).reset()
 
 

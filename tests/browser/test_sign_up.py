@@ -64,6 +64,7 @@ def test_two_starts_at_once_without_script_send_one_code(plain, number, site):
     )
     ends = plain.script("return Promise.all(window.ends)")
     assert ends == [f"{site.url}/sign-up/code/"] * 2
+    assert plain.code_of(number)
     assert len(site.messages(number)) == 1
 
 
@@ -203,3 +204,15 @@ def test_password_is_stored_hashed_even_in_the_session(pages, number, site):
     pages.sign_up(number)
     sessions = "".join(site.sql("SELECT session_data FROM django_session"))
     assert PASSWORD not in sessions
+
+
+def test_return_to_a_first_number_returns_to_its_code(pages, number, site):
+    second = f"{number[:-2]}{99 - int(number[-2:]):02}"
+    pages.sign_up(number)
+    pages.sign_up(second)
+    pages.sign_up(number)
+    assert f"{number[-2:]}." in pages.text("#status")
+    assert len(site.messages(number)) == 1
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+    assert pages.text("#phone-number") == number

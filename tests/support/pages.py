@@ -3,7 +3,6 @@
 import os
 import sqlite3
 import sys
-import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,11 @@ class Site:
         table = "django_idenfy_phone_phoneverification"
         statement = f"UPDATE {table} SET phone_number = ? WHERE phone_number = ?"
         self.sql(statement, new, number)
+
+    def forget_magic_numbers(self) -> None:
+        """No cooldown of an earlier test."""
+        table = "django_idenfy_phone_phoneverification"
+        self.sql(f"DELETE FROM {table} WHERE phone_number LIKE '+1202555%'")
 
     def mails(self) -> list[str]:
         return [path.read_text() for path in (self.folder / "mail").glob("*")]
@@ -110,6 +114,12 @@ class Pages:
     def script(self, text: str, *values: Any) -> Any:
         return self.browser.execute_script(text, *values)
 
+    def requests_to(self, path: str) -> int:
+        """How many this page has made."""
+        names = "performance.getEntriesByType('resource').map((each) => each.name)"
+        urls = self.script(f"return {names}")
+        return sum(url == self.site.url + path for url in urls)
+
     # What is on the page
 
     def open(self, path: str) -> None:
@@ -137,7 +147,7 @@ class Pages:
 
     @property
     def focused(self) -> str:
-        return self.browser.switch_to.active_element.get_attribute("id")
+        return self.script("return document.activeElement.id")
 
     def wait(self, condition, seconds: float = 15):
         return WebDriverWait(self.browser, seconds, 0.05).until(lambda b: condition())
@@ -214,7 +224,3 @@ class Pages:
     def submit(self, code: str) -> None:
         self.find("#code").clear()
         self.find("#code").send_keys(code, Keys.ENTER)
-
-
-def pause(seconds: float) -> None:
-    time.sleep(seconds)

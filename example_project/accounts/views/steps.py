@@ -76,6 +76,7 @@ class CodeStep(Step):
             # The way back, where this number came to nothing.
             "live": None if state.takes_code else self.other_live(row),
             "code_page": self.code_page,
+            "newest": max(each.created_at for each in self.visit.rows()).isoformat(),
             "data": as_json(row),
             "texts": texts.for_script(),
             "number_page": self.number_page,

@@ -20,6 +20,8 @@ let checkWasLost = verification.state === "lost", isEarlier = verification.state
 let state = stateOf(verification);
 // Moments by this browser's clock, which may differ from the server's.
 let resendAt = 0, oldAt = 0;
+// When the newest one that the server knew was made, by its own clock.
+let newest = Date.parse(urls.newest);
 let timer = 0, pause = FIRST_PAUSE;
 let hasSubmittedByItself = false;
 
@@ -110,12 +112,13 @@ async function resume() {
   clearTimeout(timer);
   if (urls.currentUrl) {
     const { status, data } = await request("GET", urls.currentUrl);
-    if (status === 200 && data.created_at > verification.created_at) follow(data.url);
+    if (status === 200 && Date.parse(data.created_at) > newest) follow(data);
   }
   poll();
 }
 
-function follow(url) {
+function follow({ url, created_at: createdAt }) {
+  newest = Date.parse(createdAt);
   [statusUrl, confirmUrl] = [url, `${url}confirm/`];
   isEarlier = false;
 }

@@ -1,0 +1,218 @@
+"""Each state and each error has its own sentence, and each wait is true."""
+
+import time
+
+import pytest
+
+NOT_YOUR_FAULT = "That was not your fault."
+MAYBE_SENT = "If a code arrives, it will not work."
+SENT = "We sent a code by SMS to"
+UNKNOWN = "We could not find out whether this code is right. That is not your fault."
+VERIFICATION = "django_idenfy_phone_phoneverification"
+
+
+def move(site, number, column, seconds):
+    """Move a stored moment of a verification back."""
+    site.sql(
+        f"UPDATE {VERIFICATION} SET {column} = datetime({column}, ?) "
+        "WHERE phone_number = ?",
+        f"-{seconds} seconds",
+        number,
+    )
+
+
+def start(pages, number):
+    pages.fill_sign_up(number, f"states{number[1:]}@example.com")
+    pages.click("#number-form button")
+
+
+@pytest.mark.parametrize(
+    ("last_digits", "sentence"),
+    [
+        ("01", "No code can be sent to +1********01. Check the number"),
+        ("02", NOT_YOUR_FAULT),
+        ("03", NOT_YOUR_FAULT),
+        ("04", "We are sending a code by SMS to"),
+        ("05", "We are sending a code by SMS to"),
+        *[(f"{each:02}", MAYBE_SENT) for each in (6, 7, 8, 9, 10, 11, 12, 13, 14)],
+        ("15", SENT),
+        ("16", SENT),
+    ],
+)
+def test_each_send_has_its_sentence(pages, last_digits, sentence):
+    start(pages, f"+120255501{last_digits}")
+    pages.wait_text(sentence, "#status")
+
+
+@pytest.mark.parametrize(
+    ("last_digits", "sentence"),
+    [
+        ("20", UNKNOWN),
+        ("21", UNKNOWN),
+        ("22", "Codes cannot be sent or checked just now. That is not your fault."),
+        ("23", UNKNOWN),
+        ("24", "This code is wrong. You have 2 more tries."),
+        ("25", "This code is wrong. You have 2 more tries."),
+    ],
+)
+def test_each_check_has_its_sentence(pages, last_digits, sentence):
+    number = f"+120255501{last_digits}"
+    pages.sign_up(number, f"checks{last_digits}@example.com")
+    pages.enter(pages.code_of(number))
+    pages.wait_text(sentence, "#error")
+    assert pages.focused == "code"
+
+
+def test_paused_site_tells_when_to_come_back(pages, number):
+    start(pages, "+12025550102")
+    pages.wait_text(NOT_YOUR_FAULT, "#status")
+    start(pages, number)
+    text = pages.wait_text("Please try again in", "#id_phone_number_error")
+    assert "not your fault" in text
+
+
+def test_lost_check_has_its_own_ending(pages):
+    number = "+12025550120"
+    pages.sign_up(number, "lost@example.com")
+    pages.enter(pages.code_of(number))
+    pages.wait_text(UNKNOWN, "#error")
+    pages.submit(pages.wrong_code_of(number))
+    pages.wait_text("We could not find out whether your code was right.", "#status")
+    assert (pages.text("#error"), pages.shown("#code")) == ("", False)
+
+
+def test_lost_check_of_an_account_is_remembered(pages):
+    number = "+12025550121"
+    pages.log_in()
+    pages.ask_code(number)
+    pages.wait(lambda: pages.shown("#code"))
+    for _ in range(3):
+        pages.wait(lambda: pages.find("body").get_attribute("aria-busy") is None)
+        pages.submit(pages.code_of(number))
+        time.sleep(0.3)
+    pages.wait_text("We could not find out whether your code was right.", "#status")
+
+
+def test_wrong_codes_to_lock(pages, number):
+    pages.sign_up(number)
+    for told in ("You have 2 more tries.", "You have 1 more try."):
+        pages.submit(pages.wrong_code_of(number))
+        pages.wait_text(told, "#error")
+    pages.submit(pages.wrong_code_of(number))
+    pages.wait_text("No tries are left for this code.", "#status")
+    assert pages.focused == "resend"
+
+
+def test_expired_code_is_told(pages, number, site):
+    pages.sign_up(number)
+    move(site, number, "expires_at", 600)
+    pages.submit(pages.code_of(number))
+    pages.wait_text("This code is too old to be used.", "#status")
+    assert not pages.shown("#code")
+
+
+def test_old_code_is_told_after_five_minutes(pages, number, site):
+    pages.sign_up(number)
+    assert not pages.shown("#old")
+    move(site, number, "created_at", 301)
+    pages.browser.refresh()
+    pages.wait_text("valid for 5 minutes", "#old")
+
+
+def test_page_says_that_a_call_may_follow(pages, number):
+    pages.sign_up(number)
+    assert "after 2 minutes, you get a call" in pages.text("#code-form")
+
+
+@pytest.mark.parametrize("flow", ["visitor", "account"])
+def test_countdown_is_true_after_each_send(pages, number, site, flow):
+    if flow == "visitor":
+        pages.sign_up(number)
+    else:
+        pages.log_in()
+        pages.ask_code(number)
+    for sends, seconds in enumerate((3, 5), start=1):
+        pages.wait(lambda s=seconds: says(pages, s))
+        pages.wait(lambda: pages.text("#wait") == "", 9)
+        pages.click("#resend")
+        pages.wait(lambda n=sends: len(site.messages(number)) == n + 1)
+    pages.wait(lambda: says(pages, 7))
+
+
+def says(pages, seconds):
+    """Whether the countdown began there: a second may have passed."""
+    shown = [f"in {each} second" for each in (seconds, seconds - 1)]
+    return any(each in pages.text("#wait") for each in shown)
+
+
+def test_long_wait_is_told_in_minutes(pages, number):
+    pages.sign_up(number)
+    text = pages.script(
+        "return import('/static/accounts/page.js').then((page) => "
+        "[59, 60, 3414, 3600, 90000].map(page.inTime))"
+    )
+    assert text == [
+        "in 59 seconds",
+        "in 1 minute",
+        "in 57 minutes",
+        "in 1 hour",
+        "in 2 days",
+    ]
+
+
+def test_offline_is_told_and_the_code_stays(pages, number):
+    pages.sign_up(number)
+    code = pages.code_of(number)
+    pages.set_network(offline=True)
+    pages.enter(code)
+    pages.wait_text("The site could not be reached.", "#error")
+    pages.set_network()
+    pages.wait(lambda: pages.value("#code") == code)
+    pages.click("#code-form button")
+    pages.wait_path("/")
+
+
+def test_slow_network_sends_one_code(pages, number, site):
+    pages.fill_sign_up(number)
+    pages.set_network(latency=1500)
+    pages.click("#number-form button")
+    pages.click("#number-form button")
+    pages.wait(lambda: pages.shown("#code"), 30)
+    pages.set_network()
+    assert len(site.messages(number)) == 1
+
+
+def test_polling_slows_down(pages, number):
+    pages.sign_up(number)
+    pages.browser.refresh()
+    time.sleep(4)
+    assert 2 <= pages.requests_to("/sign-up/status/") <= 5
+
+
+def test_polling_stops_where_the_session_ended(pages, number, site):
+    pages.log_in()
+    pages.ask_code(number)
+    pages.wait(lambda: pages.shown("#code"))
+    pages.browser.delete_cookie("sessionid")
+    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
+    pages.wait_text("You are logged out.", "#error")
+    path = pages.find("#panel").get_attribute("data-status-url")
+    asked = pages.requests_to(path)
+    time.sleep(2)
+    assert pages.requests_to(path) == asked
+
+
+def test_out_of_date_form_is_told_to_people(plain, number):
+    plain.sign_up(number)
+    plain.browser.delete_cookie("csrftoken")
+    plain.click("#code-form button")
+    plain.wait_text("This page is out of date")
+    assert "CSRF" not in plain.text()
+
+
+def test_out_of_date_script_is_told_to_people(pages, number):
+    pages.sign_up(number)
+    pages.browser.delete_cookie("csrftoken")
+    pages.enter(pages.code_of(number))
+    pages.wait_text("This page is out of date. Please reload it.", "#error")
+    assert "CSRF" not in pages.text()
