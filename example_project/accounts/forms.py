@@ -2,6 +2,7 @@ import re
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth.password_validation import validate_password
 from django.utils.translation import gettext_lazy as _
 
@@ -30,6 +31,7 @@ class NumberForm(forms.Form):
         countries = supported_countries()
         country: Any = self.fields["country"]
         country.choices = [(each.region, str(each)) for each in countries]
+        country.initial = settings.IDENFY_PHONE_REGIONS[0]
         country.widget.attrs["autocomplete"] = "tel-country-code"
         self.fields["phone_number"].error_messages["required"] = number_error()
 

@@ -199,7 +199,7 @@ def test_end_of_a_code_is_announced_once_and_focus_moves(pages, number):
 @pytest.mark.parametrize("show", PAGES)
 def test_page_names_its_language_and_its_fields(pages, number, show):
     show(pages, number)
-    assert pages.find("html").get_attribute("lang") == "en-us"
+    assert pages.find("html").get_attribute("lang") == "en"
     inputs = pages.browser.find_elements(By.CSS_SELECTOR, "main input, main select")
     names = [each.accessible_name for each in inputs if each.is_displayed()]
     assert all(names)

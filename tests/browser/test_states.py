@@ -121,7 +121,7 @@ def test_old_code_is_told_after_five_minutes(pages, number, site):
 
 def test_page_says_that_a_call_may_follow(pages, number):
     pages.sign_up(number)
-    assert "after 2 minutes, you get a call" in pages.text("#code-form")
+    assert "after 2 minutes, a call may read the code" in pages.text("#code-form")
 
 
 @pytest.mark.parametrize("flow", ["visitor", "account"])

@@ -13,7 +13,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from django_idenfy_phone.api.views import StartView
-from django_idenfy_phone.exceptions import VerificationError
 from django_idenfy_phone.models import PhoneVerification
 
 from .. import texts
@@ -22,7 +21,7 @@ from ..forms import NumberForm, PasswordForm
 from ..password import HasConfirmedPassword, is_confirmed, note_confirmed
 from ..visits import Visit
 from .answers import go_to, show_form, wants_json
-from .steps import CodeStep, ResendStep, Step
+from .steps import CodeStep, ResendStep, StartStep, Step
 
 
 class NumberStep(LoginRequiredMixin, Step):
@@ -51,7 +50,7 @@ class PasswordView(NumberStep):
         return show_form(self.request, "accounts/password.html", form, {})
 
 
-class NumberView(NumberStep):
+class NumberView(NumberStep, StartStep):
     def dispatch(self, request: HttpRequest, *args: Any, **kw: Any) -> HttpResponseBase:
         if request.user.is_authenticated and not is_confirmed(request.session):
             return go_to(request, "password")
@@ -64,12 +63,7 @@ class NumberView(NumberStep):
         form = NumberForm(request.POST)
         if not form.is_valid():
             return self.show(form)
-        try:
-            self.visit.start(form.cleaned_data["phone_number"])
-        except VerificationError as error:
-            form.add_error("phone_number", texts.error_text(error))
-            return self.show(form)
-        return go_to(request, "phone-number-code")
+        return self.start(form)
 
     def show(self, form: NumberForm) -> HttpResponseBase:
         context = {

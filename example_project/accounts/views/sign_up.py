@@ -23,7 +23,7 @@ from .. import texts
 from ..forms import EMAIL_USED, AccountForm, SignUpForm
 from ..models import User
 from .answers import go_to, send_back, show_form
-from .steps import CodeStep, ResendStep, StatusStep, Step
+from .steps import CodeStep, ResendStep, StartStep, StatusStep, Step
 
 PURPOSE = "signup"
 
@@ -74,11 +74,12 @@ def save_account(email: str, password_hash: str, phone: PhoneVerification) -> Us
     return user
 
 
-class SignUpView(SignUpStep):
+class SignUpView(SignUpStep, StartStep):
     def get(self, request: HttpRequest) -> HttpResponseBase:
         # From now on there is a session, which two quick requests share.
         self.visit.change()
-        initial = {name: self.visit.data.get(name) for name in ("email", "country")}
+        kept = {name: self.visit.data.get(name) for name in ("email", "country")}
+        initial = {name: value for name, value in kept.items() if value}
         return self.show(self.form(initial=initial))
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
@@ -88,12 +89,7 @@ class SignUpView(SignUpStep):
         self.keep(form.cleaned_data)
         if proof := self.visit.proof():
             return self.create_account(proof)
-        try:
-            self.visit.start(form.cleaned_data["phone_number"])
-        except VerificationError as error:
-            form.add_error("phone_number", texts.error_text(error))
-            return self.show(form)
-        return go_to(request, "sign-up-code")
+        return self.start(form)
 
     def form(self, *args: Any, **kwargs: Any) -> SignUpForm:
         has_password = bool(self.visit.data.get("password"))

@@ -21,7 +21,7 @@ from django_idenfy_phone.exceptions import VerificationError
 from django_idenfy_phone.models import PhoneVerification
 
 from .. import texts
-from ..forms import code_in
+from ..forms import NumberForm, code_in
 from ..visits import Visit, state_of
 from .answers import as_json, go_to, refuse, refuse_as, send_back, wants_json
 
@@ -49,6 +49,24 @@ class Step(View):
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().setup(request, *args, **kwargs)
         self.visit = Visit(request, self.purpose)
+
+
+class StartStep(Step):
+    """Asks for a code to the number of a valid form."""
+
+    def start(self, form: NumberForm) -> HttpResponseBase:
+        try:
+            self.visit.start(form.cleaned_data["phone_number"])
+        except VerificationError as error:
+            if wants_json(self.request):
+                return refuse_as(self.request, self.number_page, error)
+            form.add_error("phone_number", texts.error_text(error))
+            return self.show(form)
+        return go_to(self.request, self.code_page)
+
+    def show(self, form: Any) -> HttpResponseBase:
+        """The page with this form, or its errors as JSON."""
+        raise NotImplementedError
 
 
 class CodeStep(Step):

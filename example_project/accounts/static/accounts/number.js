@@ -8,6 +8,8 @@ const formError = document.querySelector("#form-error");
 const number = document.querySelector("#id_phone_number");
 const { api, next, password, login } = form.dataset;
 const run = oneAtATime();
+const OF_THE_NUMBER = ["number_not_supported", "cooldown", "limit_reached", "provider_unavailable"];
+let countdown = 0;
 
 function inputs() {
   return [...form.querySelectorAll(".field input, .field select")];
@@ -26,9 +28,8 @@ async function postToApi() {
   if (status === 200 || status === 202 || data.id) return location.assign(next);
   if (data.code === "password_needed") return location.assign(password);
   if (data.code === "not_authenticated" || status === 401) return location.assign(login);
-  if (data.phone_number) return showErrors({ phone_number: [texts.errors.number_not_supported] });
-  if (status === 429) return showErrors({ phone_number: [errorText(response)] });
-  showFormError(errorText(response));
+  if (data.phone_number) data.code = "number_not_supported";
+  showRefusal(response);
 }
 
 async function postForm() {
@@ -36,10 +37,27 @@ async function postForm() {
   const { status, data } = response;
   if (data.next) return location.assign(data.next);
   if (status === 400 && data.errors) return showErrors(data.errors);
-  showFormError(errorText(response));
+  showRefusal(response);
+}
+
+// Beside the number, what concerns it, and else above the form.
+function showRefusal(response) {
+  const { code, retry_after: wait } = response.data;
+  if (!OF_THE_NUMBER.includes(code)) return showFormError(errorText(response));
+  showErrors({ phone_number: [errorText(response)] });
+  if (wait) countDown(code, Date.now() + wait * 1000);
+}
+
+function countDown(code, end) {
+  countdown = setInterval(() => {
+    const seconds = (end - Date.now()) / 1000;
+    if (seconds <= 0) return showErrors({});
+    setText(errorOf(number), errorText({ data: { code, retry_after: seconds } }));
+  }, 250);
 }
 
 function showErrors(errors) {
+  clearInterval(countdown);
   for (const input of inputs()) {
     const text = (errors[input.name] || []).join(" ");
     setText(errorOf(input), text);
