@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 
-from support.chromium import open_chromium
-from support.pages import Pages, run_site
+from support.example_site import run_site
 
 # Each test has a number of its own.
 NUMBERS = (f"+370612{each:05}" for each in itertools.count(10_000))
@@ -18,13 +17,21 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def chromium(tmp_path_factory):
+def steps():
+    # No import of this file: the tests are skipped where selenium is missing.
+    return pytest.importorskip("support.pages")
+
+
+@pytest.fixture(scope="session")
+def chromium(steps, tmp_path_factory):
+    open_chromium = pytest.importorskip("support.chromium").open_chromium
     with open_chromium(tmp_path_factory.mktemp("chromium")) as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
-def second_chromium(tmp_path_factory):
+def second_chromium(steps, tmp_path_factory):
+    open_chromium = pytest.importorskip("support.chromium").open_chromium
     with open_chromium(tmp_path_factory.mktemp("second")) as browser:
         yield browser
 
@@ -35,16 +42,16 @@ def number():
 
 
 @pytest.fixture
-def pages(chromium, site):
+def pages(steps, chromium, site):
     """A browser without cookies, at its usual width, online and with scripts."""
     site.clear_pauses()
     site.forget_magic_numbers()
-    return Pages(chromium, site).reset()
+    return steps.Pages(chromium, site).reset()
 
 
 @pytest.fixture
-def other_pages(second_chromium, site):
-    return Pages(second_chromium, site).reset()
+def other_pages(steps, second_chromium, site):
+    return steps.Pages(second_chromium, site).reset()
 
 
 @pytest.fixture

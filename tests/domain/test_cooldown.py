@@ -347,6 +347,6 @@ def test_start_for_another_number_is_no_earlier_one(clock):
 def test_cleared_number_forgets_earlier_starts(clock):
     row = start_and_expire(None)
     clock.move(SECOND)
-    services.clear_number(row.phone_number.as_e164)
+    services.unblock(phone_number=row.phone_number.as_e164)
     row = services.get_verification(row.pk, user=None)
     assert services.resend_at(row, earlier=[row]) == row.created_at

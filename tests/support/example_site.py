@@ -1,0 +1,65 @@
+"""The example project as real processes: web server, worker, sweep and sandbox."""
+
+import os
+import sqlite3
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "example_project"))
+
+from demo import __main__ as demo  # noqa: E402
+from demo.processes import ProcessGroup, catch_signals, free_port  # noqa: E402
+
+
+class Site:
+    def __init__(self, running: demo.Site, folder: Path) -> None:
+        self.url, self.sandbox_url = running.url, running.sandbox_url
+        self.folder, self.password = folder, running.password
+
+    def messages(self, number: str) -> list[Any]:
+        answer = requests.get(f"{self.sandbox_url}/inbox.json", timeout=5)
+        return [each for each in answer.json() if each["phone_number"] == number]
+
+    def sql(self, statement: str, *values: Any) -> Any:
+        """Change what is stored, or read it: the first column of all rows."""
+        database = sqlite3.connect(self.folder / "example.sqlite3", timeout=20)
+        with database:
+            rows = database.execute(statement, values).fetchall()
+        database.close()
+        return [row[0] for row in rows]
+
+    def clear_pauses(self) -> None:
+        self.sql("DELETE FROM django_idenfy_phone_providergate")
+
+    def rename_number(self, number: str, new: str) -> None:
+        """Change the number of stored verifications."""
+        table = "django_idenfy_phone_phoneverification"
+        statement = f"UPDATE {table} SET phone_number = ? WHERE phone_number = ?"
+        self.sql(statement, new, number)
+
+    def forget_magic_numbers(self) -> None:
+        """No cooldown of an earlier test."""
+        table = "django_idenfy_phone_phoneverification"
+        self.sql(f"DELETE FROM {table} WHERE phone_number LIKE '+1202555%'")
+
+    def mails(self) -> list[str]:
+        return [path.read_text() for path in (self.folder / "mail").glob("*")]
+
+
+@contextmanager
+def run_site(folder: Path):
+    running = demo.Site(free_port(), free_port(), "right horse battery")
+    environment = demo.environment(folder, running)
+    for name in ("DATABASE_URL", "CELERY_BROKER_URL"):
+        environment.pop(name, None)
+    paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment["DJANGO_SETTINGS_MODULE"] = "hosts.pages"
+    with ProcessGroup(folder, environment, catch_signals()) as group:
+        demo.start_site(group, running)
+        yield Site(running, folder)
