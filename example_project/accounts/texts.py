@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.utils import timezone
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 
+from django_idenfy_phone.conf import conf
 from django_idenfy_phone.exceptions import VerificationError
 
 from .countries import number_error
@@ -21,108 +22,108 @@ MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
 class State(NamedTuple):
     """What the page of a code shows, and what its visitor can do next."""
 
-    text: str
+    # The masked number stands for {number}.
+    text: Any
     takes_code: bool = False
     resends: bool = False
 
 
-def states() -> dict[str, State]:
-    ask_again = _("Please ask for a new code.")
-    return {
-        "sending": State(_("We are sending a code by SMS to {number}.")),
-        "sent": State(
-            _("We sent a code by SMS to {number}. Enter its 4 digits."),
-            takes_code=True,
-            resends=True,
+STATES = {
+    "sending": State(_("We are sending a code by SMS to {number}.")),
+    "sent": State(
+        _("We sent a code by SMS to {number}. Enter its 4 digits."),
+        takes_code=True,
+        resends=True,
+    ),
+    "earlier": State(
+        _(
+            "We could not send a new code to {number}. Enter the earlier code: a newer "
+            "one will not work, if it arrives."
         ),
-        "earlier": State(
-            _(
-                "We could not send a new code to {number}. Enter the earlier code: a "
-                "newer one will not work, if it arrives."
-            ),
-            takes_code=True,
-            resends=True,
+        takes_code=True,
+        resends=True,
+    ),
+    "lost": State(
+        _(
+            "We could not find out whether your code was right. That was not your "
+            "fault, but this code cannot be used any more. Please ask for a new code."
         ),
-        "lost": State(
-            _(
-                "We could not find out whether your code was right. That was not your "
-                "fault, but this code cannot be used any more."
-            )
-            + f" {ask_again}",
-            resends=True,
+        resends=True,
+    ),
+    "locked": State(
+        _("No tries are left for this code. Please ask for a new code."), resends=True
+    ),
+    "expired": State(
+        _("This code is too old to be used. Please ask for a new code."), resends=True
+    ),
+    "not_sent": State(
+        _(
+            "We could not send a code to {number}. That was not your fault. Please ask "
+            "for a new code."
         ),
-        "locked": State(
-            _("No tries are left for this code.") + f" {ask_again}", resends=True
+        resends=True,
+    ),
+    "maybe_sent": State(
+        _(
+            "We do not know whether a code was sent to {number}. If a code arrives, it "
+            "will not work. Please ask for a new code."
         ),
-        "expired": State(
-            _("This code is too old to be used.") + f" {ask_again}", resends=True
-        ),
-        "not_sent": State(
-            _("We could not send a code to {number}. That was not your fault.")
-            + f" {ask_again}",
-            resends=True,
-        ),
-        "maybe_sent": State(
-            _(
-                "We do not know whether a code was sent to {number}. If a code "
-                "arrives, it will not work."
-            )
-            + f" {ask_again}",
-            resends=True,
-        ),
-        "number_refused": State(
-            _("No code can be sent to {number}. Check the number, or use another one.")
-        ),
-        "number_taken": State(
-            _("The number {number} belongs to another account. Use another number.")
-        ),
-        "verified": State(_("The number {number} is confirmed.")),
-    }
+        resends=True,
+    ),
+    "number_refused": State(
+        _("No code can be sent to {number}. Check the number, or use another one.")
+    ),
+    "number_taken": State(
+        _("The number {number} belongs to another account. Use another number.")
+    ),
+    "verified": State(_("The number {number} is confirmed.")),
+}
+# By the error code of the app, of Django REST framework or of these pages.
+ERRORS = {
+    "invalid_code": _("Enter the 4 digits of the code."),
+    "wrong_code": _("This code is wrong."),
+    "cooldown": _(
+        "A code was requested for this number a moment ago. It works only where it was "
+        "requested. You can ask for a new one {wait}."
+    ),
+    "limit_reached": _("Too many codes were requested. You can try again {wait}."),
+    "provider_unavailable": _(
+        "Codes cannot be sent or checked just now. That is not your fault. Please try "
+        "again {wait}."
+    ),
+    "check_unknown": _(
+        "We could not find out whether this code is right. That is not your fault. "
+        "Please try once more."
+    ),
+    "check_in_progress": _("Your code is being checked. Please try again {wait}."),
+    "not_sent_yet": _("The code is not sent yet. Please try again {wait}."),
+    "idempotency_key_reused": _("Something went wrong here. Please try again."),
+    "not_authenticated": _("You are logged out. Please log in again."),
+    "authentication_failed": _("You are logged out. Please log in again."),
+    "permission_denied": _("This page is out of date. Please reload it."),
+    "password_needed": _("Please confirm your password first."),
+    "unknown_user": _("Your account does not exist any more."),
+    "not_found": _(
+        "No code is on its way in this browser. It works only in the browser where it "
+        "was requested. Please enter your number again."
+    ),
+    "number_taken": _("This number belongs to another account."),
+    "phone_not_verified": _(
+        "Your confirmed number was not used in time. Please confirm it again."
+    ),
+    "already_redeemed": _("Your account is ready. Please log in."),
+    "throttled": _("That was too fast. Please try again {wait}."),
+    "offline": _(
+        "The site could not be reached. Check your connection, and try again. Nothing "
+        "is sent twice."
+    ),
+    "other": _("Something went wrong here. That is not your fault. Try again."),
+}
+WAIT = _("You can ask for a new code {wait}.")
 
 
-def errors() -> dict[str, str]:
-    """By the error code of the app, of Django REST framework or of these pages."""
-    return {
-        "number_not_supported": number_error(),
-        "invalid_code": _("Enter the 4 digits of the code."),
-        "wrong_code": _("This code is wrong."),
-        "cooldown": _(
-            "A code was requested for this number a moment ago. It works only where "
-            "it was requested. You can ask for a new one {wait}."
-        ),
-        "limit_reached": _("Too many codes were requested. You can try again {wait}."),
-        "provider_unavailable": _(
-            "Codes cannot be sent or checked just now. That is not your fault. Please "
-            "try again {wait}."
-        ),
-        "check_unknown": _(
-            "We could not find out whether this code is right. That is not your fault. "
-            "Please try once more."
-        ),
-        "check_in_progress": _("Your code is being checked. Please try again {wait}."),
-        "not_sent_yet": _("The code is not sent yet. Please try again {wait}."),
-        "idempotency_key_reused": _("Something went wrong here. Please try again."),
-        "not_authenticated": _("You are logged out. Please log in again."),
-        "authentication_failed": _("You are logged out. Please log in again."),
-        "permission_denied": _("This page is out of date. Please reload it."),
-        "password_needed": _("Please confirm your password first."),
-        "unknown_user": _("Your account does not exist any more."),
-        "not_found": _(
-            "No code is on its way in this browser. It works only in the browser where "
-            "it was requested. Please enter your number again."
-        ),
-        "number_taken": _("This number belongs to another account."),
-        "phone_not_verified": _(
-            "Your confirmed number was not used in time. Please confirm it again."
-        ),
-        "already_redeemed": _("Your account is ready. Please log in."),
-        "throttled": _("That was too fast. Please try again {wait}."),
-        "offline": _(
-            "The site could not be reached. Check your connection, and try again. "
-            "Nothing is sent twice."
-        ),
-        "other": _("Something went wrong here. That is not your fault. Try again."),
-    }
+def errors() -> dict[str, Any]:
+    return ERRORS | {"number_not_supported": number_error()}
 
 
 def error_text(error: VerificationError) -> str:
@@ -132,7 +133,7 @@ def error_text(error: VerificationError) -> str:
 
 def text_of_code(code: str, wait: float | None = None) -> str:
     known = errors()
-    return known.get(code, known["other"]).format(wait=in_time(wait))
+    return str(known.get(code, known["other"])).format(wait=in_time(wait))
 
 
 def tries_left(count: int) -> str:
@@ -143,7 +144,7 @@ def tries_left(count: int) -> str:
 def in_time(seconds: float | None) -> str:
     """Such as "in 57 minutes", rounded up; "later" where it is not known."""
     if seconds is None:
-        return _("later")
+        return gettext("later")
     seconds = max(1, math.ceil(seconds))
     if seconds < MINUTE:
         count, text = seconds, ngettext("in {n} second", "in {n} seconds", seconds)
@@ -164,19 +165,16 @@ def wait_until(moment: datetime) -> str:
     left = moment - timezone.now()
     if left <= timedelta(0):
         return ""
-    text = _("You can ask for a new code {wait}.")
-    return text.format(wait=in_time(left.total_seconds()))
+    return WAIT.format(wait=in_time(left.total_seconds()))
 
 
 def for_script() -> dict[str, Any]:
+    """What the pages' script says, as data."""
     return {
-        "states": {name: state._asdict() for name, state in states().items()},
+        "states": {name: state._asdict() for name, state in STATES.items()},
         "errors": errors(),
-        "wait": _("You can ask for a new code {wait}."),
-        "later": _("later"),
-        "tries": {
-            # By the plural category of the language, as Intl.PluralRules names it.
-            "one": tries_left(1).replace("1", "{n}"),
-            "other": tries_left(2).replace("2", "{n}"),
-        },
+        "wait": WAIT,
+        "later": gettext("later"),
+        # By how many are left.
+        "tries": [tries_left(count) for count in range(2 * conf.MAX_CHECKS + 1)],
     }

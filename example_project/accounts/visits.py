@@ -17,7 +17,7 @@ from django_idenfy_phone.exceptions import (
 from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.statuses import OPEN_STATUSES
 
-MAX_REMEMBERED = 20
+MAX_REMEMBERED = 10
 
 
 class Visit:
@@ -155,7 +155,7 @@ def live_of(rows: Iterable[PhoneVerification]) -> list[PhoneVerification]:
 
 
 def state_of(row: PhoneVerification) -> str:
-    """One of ``texts.states``."""
+    """One of ``texts.STATES``."""
     if row.number_taken:
         return "number_taken"
     if row.status in (row.Status.QUEUED, row.Status.SENDING):

@@ -1,5 +1,8 @@
 """The number of an account, with the script: it talks to the API."""
 
+import json
+import time
+
 import pytest
 
 from support.chromium import Keys
@@ -22,17 +25,28 @@ def test_account_changes_its_number_and_gets_a_notice(account, number, site):
     assert f"+370******{number[-2:]}" in notices[0]
 
 
-def test_api_starts_nothing_without_the_password(account, number, site):
-    answer = account.script(
-        """return fetch('/phone/start/', {method: 'POST', headers: {
-          'Content-Type': 'application/json', 'X-CSRFToken':
-          document.cookie.match('csrftoken=([^;]*)')[1]},
-          body: JSON.stringify({phone_number: arguments[0]})})
+def post_start(pages, body):
+    """What the API answers to a start with this body."""
+    return pages.script(
+        """return fetch("/phone/start/", {method: "POST", body: arguments[0], headers: {
+          "Content-Type": "application/json",
+          "X-CSRFToken": document.cookie.match("csrftoken=([^;]*)")[1]}})
           .then((answer) => answer.json())""",
-        number,
+        json.dumps(body),
     )
+
+
+def test_api_starts_nothing_without_the_password(account, number, site):
+    account.open("/password/")
+    answer = post_start(account, {"phone_number": number})
     assert answer["code"] == "password_needed"
     assert site.messages(number) == []
+
+
+@pytest.mark.parametrize("body", [{}, {"phone_number": 1, "country": []}])
+def test_api_refuses_what_is_no_number(account, body):
+    account.open_number()
+    assert list(post_start(account, body)) == ["phone_number"]
 
 
 def test_lost_answer_to_a_start_sends_no_second_code(account, number, site):
@@ -46,6 +60,8 @@ def test_lost_answer_to_a_start_sends_no_second_code(account, number, site):
     )
     account.click("#number-form button")
     account.wait_text("The site could not be reached.", "#form-error")
+    # The cooldown, which would refuse a second start.
+    time.sleep(3)
     account.click("#number-form button")
     account.wait(lambda: account.shown("#code"))
     assert len(site.messages(number)) == 1

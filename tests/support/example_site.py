@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "example_project"))
 
 from demo import __main__ as demo  # noqa: E402
-from demo.processes import ProcessGroup, catch_signals, free_port  # noqa: E402
+from demo.processes import ProcessGroup, StopFlag, free_port  # noqa: E402
 
 
 class Site:
@@ -60,6 +60,6 @@ def run_site(folder: Path):
     paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment["DJANGO_SETTINGS_MODULE"] = "hosts.pages"
-    with ProcessGroup(folder, environment, catch_signals()) as group:
+    with ProcessGroup(folder, environment, StopFlag()) as group:
         demo.start_site(group, running)
         yield Site(running, folder)

@@ -100,7 +100,7 @@ class NumberStartView(StartView):
     permission_classes = (HasConfirmedPassword,)
 
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        number, country = (request.data.get(k) for k in ("phone_number", "country"))
+        number, country = map(request.data.get, ("phone_number", "country"))
         if isinstance(number, str) and isinstance(country, str):
             request.data["phone_number"] = to_international(number, country)
         response = super().post(request, *args, **kwargs)

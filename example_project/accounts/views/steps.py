@@ -85,7 +85,7 @@ class CodeStep(Step):
 
     def context(self, row: PhoneVerification) -> dict[str, Any]:
         name = state_of(row)
-        state = texts.states()[name]
+        state = texts.STATES[name]
         return {
             "state_name": name,
             "state": state,

@@ -1,6 +1,6 @@
 // The page of the code: follows its state, takes the code, and asks for a new one.
 
-import { errorText, forgetKey, inTime, keyOf, oneAtATime, request, setInvalid, setText, texts, triesLeft } from "./page.js";
+import { errorText, forgetKey, inTime, keyOf, oneAtATime, request, setInvalid, setText, texts } from "./page.js";
 
 const find = (id) => document.querySelector(`#${id}`);
 const panel = find("panel");
@@ -158,7 +158,7 @@ function formWith(entered) {
 function showVerdict(response) {
   show(response);
   if (!texts.states[state]?.takes_code) return;
-  showError(`${texts.errors.wrong_code} ${triesLeft(verification.checks_left)}`);
+  showError(`${texts.errors.wrong_code} ${texts.tries[verification.checks_left]}`);
   code.select();
   code.focus();
 }

@@ -2,9 +2,7 @@
 
 export const texts = JSON.parse(document.querySelector("#texts").textContent);
 
-const language = document.documentElement.lang;
-const relative = new Intl.RelativeTimeFormat(language, { numeric: "always" });
-const plurals = new Intl.PluralRules(language);
+const relative = new Intl.RelativeTimeFormat(document.documentElement.lang, { numeric: "always" });
 const MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
 const TIMEOUT = 20000;
 
@@ -47,11 +45,6 @@ export function inTime(seconds) {
   if (whole <= HOUR - MINUTE) return relative.format(Math.ceil(whole / MINUTE), "minute");
   if (whole <= DAY - HOUR) return relative.format(Math.ceil(whole / HOUR), "hour");
   return relative.format(Math.ceil(whole / DAY), "day");
-}
-
-export function triesLeft(count) {
-  const text = texts.tries[plurals.select(count)] || texts.tries.other;
-  return text.replace("{n}", count);
 }
 
 // Setting the same text again would make a screen reader repeat it.
