@@ -35,7 +35,7 @@ AT_ONCE = 2
 # No test can notice these: without them the same rows change, only slower.
 REDUNDANT = {
     # Only PostgreSQL needs it: see test_lock_timeouts.
-    ("settle_slice", "bounds"),
+    ("_end", "bounds"),
     # A look whether anything is late: settle_slice decides.
     ("settle", "status__in=OPEN_STATUSES"),
     # The sweep's list: take_announcement decides.
