@@ -226,7 +226,8 @@ class InsideTransaction(VerificationError):
     """
 
     code = "inside_transaction"
-    message = _(
+    # For the developer: no view answers with it.
+    message = (
         "This must run outside a transaction: move the call out of atomic(), turn "
         "autocommit on, or mark the view with transaction.non_atomic_requests."
     )

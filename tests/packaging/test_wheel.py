@@ -52,15 +52,16 @@ def test_wheel_holds_the_package_and_nothing_else(wheel):
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == {str(path.relative_to(ROOT)) for path in package}
     others = {name.rpartition(".")[2] for name in held} - {"py"}
-    assert others == {"typed", "html", "css"}
+    assert others == {"typed", "html", "css", "po", "mo"}
 
 
-def test_wheel_holds_types_migrations_and_templates(wheel):
+def test_wheel_holds_types_migrations_templates_and_catalogues(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert f"{PACKAGE}/py.typed" in names
     assert f"{PACKAGE}/migrations/0001_create_phone_verification.py" in names
     assert f"{PACKAGE}/sandbox/inbox.html" in names
+    assert f"{PACKAGE}/locale/de/LC_MESSAGES/django.mo" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
