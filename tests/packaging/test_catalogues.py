@@ -1,11 +1,17 @@
 """Each text that an end user reads is translated, in all languages."""
 
 import gettext
+import io
 from pathlib import Path
 
 import pytest
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+from django.utils import translation
 
+from django_idenfy_phone.exceptions import NumberTaken
 from support.catalogues import placeholders_of, read_catalogue, strings_of, texts_of
+from support.manual import snippets
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ["de", "es", "fr", "lt"]
@@ -86,3 +92,14 @@ def test_there_is_no_other_catalogue(project):
         if each.is_relative_to(ROOT / project)
     }
     assert held == expected
+
+
+def test_host_changes_a_text(tmp_path, settings):
+    [snippet] = snippets("po")
+    folder = tmp_path / "de/LC_MESSAGES"
+    folder.mkdir(parents=True)
+    with (folder / "django.mo").open("wb") as file:
+        write_mo(file, read_po(io.StringIO(snippet)))
+    settings.LOCALE_PATHS = [tmp_path]
+    with translation.override("de"):
+        assert f'msgstr "{NumberTaken()}"' in snippet

@@ -81,7 +81,7 @@ WITHOUT_LINK = {"index", "changes", "contributing"}
 
 
 def test_every_snippet_is_in_a_language_that_a_test_reads():
-    tested = {"python", "console", "http", "text", "html+django"}
+    tested = {"python", "console", "http", "text", "html+django", "po"}
     assert found("^ *\\.\\. code-block:: *(.*)$") == tested
     for language in tested:
         blocks = len(re.findall(rf"code-block:: {re.escape(language)}$", MANUAL, re.M))
