@@ -2,12 +2,15 @@
 
 import gettext
 import io
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from babel.dates import format_timedelta
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from django.utils import translation
+from django.utils.translation import ngettext
 
 from django_idenfy_phone.exceptions import NumberTaken
 from support.catalogues import placeholders_of, read_catalogue, strings_of, texts_of
@@ -15,11 +18,13 @@ from support.manual import snippets
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ["de", "es", "fr", "lt"]
-PROJECTS = ["django_idenfy_phone"]
+PROJECTS = ["django_idenfy_phone", "example_project"]
 # Operators and developers read those in English.
 ENGLISH = {
     "admin",
+    "admin.py",
     "apps.py",
+    "demo",
     "health.py",
     "management",
     "models.py",
@@ -27,6 +32,7 @@ ENGLISH = {
     "pacing.py",
     "statuses.py",
 }
+COUNTS = range(1, 60)
 CATALOGUES = [
     ROOT / project / "locale" / language / "LC_MESSAGES/django.po"
     for project in PROJECTS
@@ -103,3 +109,22 @@ def test_host_changes_a_text(tmp_path, settings):
     settings.LOCALE_PATHS = [tmp_path]
     with translation.override("de"):
         assert f'msgstr "{NumberTaken()}"' in snippet
+
+
+@pytest.mark.parametrize("unit", ["second", "minute", "hour", "day"])
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_waits_read_as_those_of_unicode(language, unit, settings):
+    """The example's script takes them from the browser, which has those."""
+    settings.LOCALE_PATHS = [ROOT / "example_project/locale"]
+    with translation.override(language):
+        forms = [ngettext(f"in {{n}} {unit}", f"in {{n}} {unit}s", n) for n in COUNTS]
+    waits = [form.format(n=n) for form, n in zip(forms, COUNTS, strict=True)]
+    assert waits == [wait_of_unicode(n, unit, language) for n in COUNTS]
+
+
+def wait_of_unicode(count, unit, language):
+    delta = timedelta(**{f"{unit}s": count})
+    # The threshold keeps seven days from being a week.
+    return format_timedelta(
+        delta, unit, threshold=1000, add_direction=True, locale=language
+    )

@@ -12,6 +12,7 @@ KEYWORDS = DEFAULT_KEYWORDS | {
     f"{name}_lazy": DEFAULT_KEYWORDS[name]
     for name in ("gettext", "ngettext", "pgettext", "npgettext")
 }
+KEYWORDS["gettext_noop"] = None
 PLACEHOLDER = re.compile(r"%\(\w+\)[a-z]|%[a-z]|\{\w*\}")
 
 
@@ -41,7 +42,11 @@ def read_catalogue(path):
     """The messages of a .po or .mo file by context and text, without its header."""
     with path.open("rb") as file:
         catalogue = read_mo(file) if path.suffix == ".mo" else read_po(file)
-    return {(each.context, each.id): each for each in catalogue if each.id}
+    return {(each.context, _text_of(each)): each for each in catalogue if each.id}
+
+
+def _text_of(message):
+    return message.id if isinstance(message.id, str) else tuple(message.id)
 
 
 def strings_of(message):
