@@ -3,6 +3,7 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
+from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.password_validation import validate_password
 from django.utils.translation import gettext_lazy as _
 
@@ -54,6 +55,9 @@ class SignUpForm(NumberForm):
         strip=False,
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
         help_text=_("At least 8 characters."),
+        # Django 5.2 lacks its own text in Lithuanian.
+        min_length=8,
+        error_messages={"min_length": _("This password is too short.")},
     )
     field_order = ["email", "password", "country", "phone_number"]
 
@@ -89,6 +93,13 @@ class AccountForm(forms.Form):
     email = forms.EmailField()
     password_hash = forms.CharField()
     phone = VerifiedPhoneField(purpose="signup")
+
+
+class LoginForm(AuthenticationForm):
+    error_messages = {
+        **AuthenticationForm.error_messages,
+        "invalid_login": _("The e-mail address or the password is wrong."),
+    }
 
 
 class PasswordForm(forms.Form):

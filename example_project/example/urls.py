@@ -1,3 +1,4 @@
+from accounts.forms import LoginForm
 from accounts.views.account import ProfileView
 from accounts.views.phone_number import (
     NumberCodeView,
@@ -23,7 +24,7 @@ DETAIL = "phone/<str:verification_id>/"
 
 urlpatterns = [
     path("", ProfileView.as_view(), name="profile"),
-    path("login/", LoginView.as_view(), name="login"),
+    path("login/", LoginView.as_view(authentication_form=LoginForm), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("sign-up/", SignUpView.as_view(), name="sign-up"),
     path("sign-up/code/", SignUpCodeView.as_view(), name="sign-up-code"),
