@@ -25,11 +25,13 @@ ENGLISH = {
     "admin.py",
     "apps.py",
     "demo",
+    "explain.py",
     "health.py",
     "management",
     "models.py",
     "ownership.py",
     "pacing.py",
+    "records.py",
     "statuses.py",
 }
 COUNTS = range(1, 60)
