@@ -1,4 +1,4 @@
-"""Whoever's browser prefers German reads German."""
+"""People whose browser prefers German read German."""
 
 import re
 
