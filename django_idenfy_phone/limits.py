@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
+from functools import cache
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
@@ -216,6 +217,7 @@ def _exact_limits(start: StartRequest) -> list[tuple[str, Limit]]:
     ]
 
 
+@cache
 def rows_of(kind: str, limit: Limit) -> Rows:
     """What a limit counts."""
     counts = COUNTED_OR_REFUSED if counts_refusals(kind, limit) else COUNTED

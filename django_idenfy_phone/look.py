@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from django.db import connections
+from django.db.models import Model
 
 from .models import GATE_ID, PhoneVerification, ProviderGate, RegionBrake, StartLock
 from .starting import StartRequest
@@ -138,23 +139,24 @@ class _Glance:
     def __init__(
         self, using: str, asked: tuple[Rows, ...], keys: int, has_brake: bool
     ) -> None:
-        self.table = Table(using, PhoneVerification)
+        self.using = using
         self.by_kind: dict[str, list[Rows]] = {}
         for each in asked:
             self.by_kind.setdefault(each.kind, []).append(each)
         self.sql = self._select(keys, has_brake)
 
     def _select(self, keys: int, has_brake: bool) -> str:
+        rows, gate, brakes = map(
+            self._name, (PhoneVerification, ProviderGate, RegionBrake)
+        )
         key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
         places = ", ".join(["%s"] * keys)
-        used = key.format(self.table.name, places) if keys else "SELECT NULL"
-        gate = Table(self.table.using, ProviderGate).name
+        used = key.format(rows, places) if keys else "SELECT NULL"
         columns = ["used.created_at", "brake.engaged_until" if has_brake else "NULL"]
         columns += [f"gate.{column}" for column in GATE_COLUMNS]
         columns += [f"of_{kind}.*" for kind in self.by_kind]
         joins = "".join(map(self._join, self.by_kind))
-        table = Table(self.table.using, RegionBrake).name
-        brake = f"LEFT JOIN {table} AS brake ON brake.region = %s" if has_brake else ""
+        brake = f"LEFT JOIN {brakes} AS brake ON brake.region = %s" if has_brake else ""
         return (
             f"SELECT {', '.join(columns)} "
             f"FROM (SELECT ({used}) AS created_at) AS used "
@@ -168,23 +170,27 @@ class _Glance:
             for number, each in enumerate(self.by_kind[kind])
         )
         return (
-            f" CROSS JOIN (SELECT {counts} FROM {self.table.name} "
+            f" CROSS JOIN (SELECT {counts} FROM {self._name(PhoneVerification)} "
             f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
         )
+
+    def _name(self, model: type[Model]) -> str:
+        return Table(self.using, model).name
 
     def parameters(
         self, start: StartRequest, since: Mapping[Rows, datetime]
     ) -> Iterator[Any]:
         """All but the hashes of the key and the region, which come first."""
-        adapt = self.table.connection.ops.adapt_datetimefield_value
+        table = Table(self.using, PhoneVerification)
+        adapt = table.connection.ops.adapt_datetimefield_value
         for kind, rows in self.by_kind.items():
             times = [since[each] for each in rows]
             yield from map(adapt, times)
-            yield _value_of(self.table, start, kind)
+            yield _value_of(table, start, kind)
             yield adapt(min(times))
 
     def counts(self, found: Sequence[Any]) -> Counts:
-        read, width = moment_reader(self.table.using), 2 + len(GATE_COLUMNS)
+        read, width = moment_reader(self.using), 2 + len(GATE_COLUMNS)
         used_at, braked_until, *times = (
             moment and read(moment) for moment in found[:width]
         )

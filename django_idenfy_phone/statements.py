@@ -20,15 +20,11 @@ OPERATORS = {"": "=", "gt": ">", "lt": "<", "lte": "<="}
 
 
 class Table(Generic[M]):
-    """The table of a model in one database."""
+    """The table of a model in one database, for one thread: keep none."""
 
     def __init__(self, using: str, model: type[M]) -> None:
         self.using, self.model = using, model
-
-    @property
-    def connection(self) -> Any:
-        """That of this thread."""
-        return connections[self.using]
+        self.connection: Any = connections[using]
 
     @property
     def name(self) -> str:
