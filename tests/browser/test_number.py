@@ -60,7 +60,7 @@ def test_lost_answer_to_a_start_sends_no_second_code(account, number, site):
     account.click("#number-form button")
     account.wait_text("The site could not be reached.", "#form-error")
     # The cooldown, which would refuse a second start.
-    time.sleep(3)
+    time.sleep(4)
     account.click("#number-form button")
     account.wait(lambda: account.shown("#code"))
     assert len(site.messages(number)) == 1

@@ -131,17 +131,17 @@ def test_countdown_is_true_after_each_send(pages, number, site, flow):
     else:
         pages.log_in()
         pages.ask_code(number)
-    for sends, seconds in enumerate((3, 5), start=1):
+    for sends, seconds in enumerate((4, 8), start=1):
         pages.wait(lambda s=seconds: says(pages, s))
-        pages.wait(lambda: pages.text("#wait") == "", 9)
+        pages.wait(lambda: pages.text("#wait") == "", 15)
         pages.click("#resend")
         pages.wait(lambda n=sends: len(site.messages(number)) == n + 1)
-    pages.wait(lambda: says(pages, 7))
+    pages.wait(lambda: says(pages, 12))
 
 
 def says(pages, seconds):
-    """Whether the countdown began there: a second may have passed."""
-    shown = [f"in {each} second" for each in (seconds, seconds - 1)]
+    """Whether the countdown began there: on a busy machine, seconds have passed."""
+    shown = [f"in {seconds - passed} second" for passed in range(4)]
     return any(each in pages.text("#wait") for each in shown)
 
 

@@ -2,6 +2,6 @@
 
 from example.settings import *  # noqa: F403
 
-IDENFY_PHONE_RESEND_COOLDOWN = (3, 5, 7)
+IDENFY_PHONE_RESEND_COOLDOWN = (4, 8, 12)
 IDENFY_PHONE_TIMEOUT = 2
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
