@@ -51,12 +51,7 @@ def test_api_refuses_what_is_no_number(account, body):
 def test_lost_answer_to_a_start_sends_no_second_code(account, number, site):
     account.open_number()
     account.type("#id_phone_number", number)
-    account.script(
-        """const real = window.fetch;
-        window.fetch = async (...all) => {
-          window.fetch = real; await real(...all); throw new TypeError("lost");
-        };"""
-    )
+    account.lose_next_answer()
     account.click("#number-form button")
     account.wait_text("The site could not be reached.", "#form-error")
     # The cooldown, which would refuse a second start.

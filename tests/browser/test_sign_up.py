@@ -70,12 +70,7 @@ def test_two_starts_at_once_without_script_send_one_code(plain, number, site):
 
 def test_lost_answer_to_a_start_finds_the_code_again(pages, number, site):
     pages.fill_sign_up(number)
-    pages.script(
-        """const real = window.fetch;
-        window.fetch = async (...all) => {
-          window.fetch = real; await real(...all); throw new TypeError("lost");
-        };"""
-    )
+    pages.lose_next_answer()
     pages.click("#number-form button")
     pages.wait_text("The site could not be reached.", "#form-error")
     pages.click("#number-form button")

@@ -89,6 +89,15 @@ class Pages:
     def focused(self) -> str:
         return self.script("return document.activeElement.id")
 
+    def lose_next_answer(self):
+        """The next request of the page's script arrives, and its answer is lost."""
+        self.script(
+            """const real = window.fetch;
+            window.fetch = async (...all) => {
+              window.fetch = real; await real(...all); throw new TypeError("lost");
+            };"""
+        )
+
     def wait(self, condition, seconds: float = 15):
         return WebDriverWait(self.browser, seconds, 0.05).until(lambda b: condition())
 
