@@ -112,6 +112,6 @@ def _y(value: int, top: int) -> str:
 
 
 def _round_up(most: int) -> int:
-    """To 2, 4, 10, 20, 40, 100, and so on: half of each is whole."""
+    """To 2, 4, 10, 20, 40, 100, and so on. The middle line shows the half of it."""
     power = int(10 ** (len(str(most)) - 1))
     return next(n * power for n in (1, 2, 4, 10) if max(most, 2) <= n * power)

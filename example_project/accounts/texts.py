@@ -175,6 +175,6 @@ def for_script() -> dict[str, Any]:
         "errors": errors(),
         "wait": WAIT,
         "later": gettext("later"),
-        # By how many are left.
+        # The sentence for no try left, for one, for two, and so on.
         "tries": [tries_left(count) for count in range(2 * conf.MAX_CHECKS + 1)],
     }

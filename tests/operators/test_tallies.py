@@ -96,7 +96,7 @@ def test_sweeps_count_once_a_minute(make, sweep, clock):
     assert counted(hour_of(clock.now)) == {"started": 1, "sent": 1}
 
 
-def test_sweep_counts_not_again_what_another_process_just_counted(make, sweep, clock):
+def test_sweep_skips_what_another_process_just_counted(make, sweep, clock):
     sweep()
     make("sent")
     tallies._recounts.reset()
