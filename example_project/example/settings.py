@@ -124,6 +124,7 @@ CELERY_BEAT_SCHEDULE = {
 if CELERY_BROKER_URL == "filesystem://":
     messages, control = DATA / "broker", DATA / "broker-control"
     messages.mkdir(exist_ok=True)
+    CELERY_BROKER_TRANSPORT = "example.broker:Transport"
     CELERY_BROKER_TRANSPORT_OPTIONS = {
         "data_folder_in": messages,
         "data_folder_out": messages,

@@ -44,6 +44,7 @@ def number():
 @pytest.fixture
 def pages(steps, chromium, site):
     """A browser without cookies, at its usual width, online and with scripts."""
+    site.check_running()
     site.clear_pauses()
     site.forget_magic_numbers()
     return steps.Pages(chromium, site).reset()

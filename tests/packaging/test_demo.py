@@ -30,6 +30,24 @@ STEPS = [
     "Confirmed number now: +37069876543",
 ]
 
+# A limit of the size of files stands for a full disk.
+FULL_DISK = """
+import pathlib, resource, sys
+from example.celery import app
+
+with app.connection_for_write() as connection:
+    queue = connection.SimpleQueue("celery")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    try:
+        queue.put("x" * 1000)
+    except OSError as error:
+        print(error.strerror)
+    print(list(pathlib.Path(sys.argv[1]).rglob("*.celery.msg")))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    queue.put("whole")
+    print(queue.get(timeout=5).payload)
+"""
+
 
 class Demo(subprocess.Popen):
     def __init__(self, *arguments, **variables):
@@ -108,3 +126,14 @@ def test_once_is_refused_with_real_credentials():
         output, status, left = demo.wait_for_end()
     assert output.startswith("FAILED  iDenfy charges for each SMS")
     assert (status, left) == (1, [])
+
+
+def test_worker_of_the_demo_reads_no_part_of_a_message(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    variables = os.environ | {
+        "PYTHONPATH": str(Path(django_idenfy_phone.__file__).parents[1]),
+        "DJANGO_SETTINGS_MODULE": "example.settings",
+        "EXAMPLE_DATA": str(tmp_path),
+    }
+    done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True)
+    assert done.stdout.splitlines() == [b"File too large", b"[]", b"whole"], done.stderr

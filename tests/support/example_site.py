@@ -17,9 +17,14 @@ from demo.processes import ProcessGroup, StopFlag, free_port  # noqa: E402
 
 
 class Site:
-    def __init__(self, running: demo.Site, folder: Path) -> None:
+    def __init__(self, running: demo.Site, group: ProcessGroup) -> None:
         self.url, self.sandbox_url = running.url, running.sandbox_url
-        self.folder, self.password = folder, running.password
+        self.folder, self.password = group.folder, running.password
+        self.services = group.services
+
+    def check_running(self) -> None:
+        for service in self.services:
+            service.check_running()
 
     def messages(self, number: str) -> list[Any]:
         answer = requests.get(f"{self.sandbox_url}/inbox.json", timeout=5)
@@ -62,4 +67,4 @@ def run_site(folder: Path):
     environment["DJANGO_SETTINGS_MODULE"] = "hosts.pages"
     with ProcessGroup(folder, environment, StopFlag()) as group:
         demo.start_site(group, running)
-        yield Site(running, folder)
+        yield Site(running, group)
