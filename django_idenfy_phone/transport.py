@@ -6,6 +6,7 @@ It knows how HTTP may fail; what iDenfy's answers mean is the client's business.
 import _socket
 import http.client
 import ipaddress
+import math
 import os
 import socket
 import ssl
@@ -186,6 +187,7 @@ class _Watchdog:
         self._requests: set[_Request] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._wakes_at = math.inf
 
     def add(self, request: _Request) -> None:
         with self._changed:
@@ -194,7 +196,9 @@ class _Watchdog:
                 thread.start()
                 self._thread = thread
             self._requests.add(request)
-            self._changed.notify()
+            # Most requests end later than one before them, and need not wake it.
+            if request.ends_at < self._wakes_at:
+                self._changed.notify()
 
     def remove(self, request: _Request) -> None:
         with self._changed:
@@ -207,8 +211,9 @@ class _Watchdog:
                 for request in [each for each in self._requests if each.ends_at <= now]:
                     request.cut()
                     self._requests.remove(request)
-                first = min((each.ends_at for each in self._requests), default=None)
-                self._changed.wait(None if first is None else first - now)
+                ends = [each.ends_at for each in self._requests]
+                self._wakes_at = min(ends, default=math.inf)
+                self._changed.wait(self._wakes_at - now if ends else None)
 
 
 _watchdog = PerProcess(_Watchdog)
