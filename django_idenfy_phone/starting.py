@@ -40,10 +40,11 @@ def user_id_of(user: Caller | None) -> Any:
     """
     if user is None or not user.is_authenticated:
         return None
+    field = _key_field()
     with suppress(ValidationError, ValueError, OverflowError):
-        user_id = _key_field().to_python(user.pk)
-        _key_field().run_validators(user_id)
-        if _is_possible(user_id, user.pk):
+        user_id = field.to_python(user.pk)
+        field.run_validators(user_id)
+        if _is_possible(field, user_id, user.pk):
             return user_id
     raise UnknownUser
 
@@ -72,8 +73,7 @@ def _key_field() -> Any:
     return field
 
 
-def _is_possible(user_id: Any, written: object) -> bool:
-    field = _key_field()
+def _is_possible(field: Any, user_id: Any, written: object) -> bool:
     if user_id in field.empty_values:
         return False
     if isinstance(field, AutoFieldMixin) and user_id < 1:

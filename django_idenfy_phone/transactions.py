@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 from django.db import (
@@ -140,15 +141,19 @@ def bounded_locks(using: str) -> Iterator[Bounds | None]:
         with _busy_timeout(using):
             yield bounds
     elif is_own and vendor == "postgresql":
-        most = LOCK_TIMEOUT // timedelta(milliseconds=1)
-        settings = [
-            BOUND_SETTING.format(name=name, most=most) for name in BOUNDED_SETTINGS
-        ]
-        yield _condition(" AND ".join(settings))
+        yield _bounding_condition(LOCK_TIMEOUT // timedelta(milliseconds=1))
     else:
         yield bounds
 
 
+@cache
+def _bounding_condition(most: int) -> RawSQL:
+    """The condition that bounds what PostgreSQL waits for, to so many milliseconds."""
+    settings = [BOUND_SETTING.format(name=name, most=most) for name in BOUNDED_SETTINGS]
+    return _condition(" AND ".join(settings))
+
+
+@cache
 def _condition(sql: str) -> RawSQL:
     return RawSQL(sql, (), output_field=BooleanField())
 

@@ -1,6 +1,7 @@
 import re
 import uuid
 from contextlib import suppress
+from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from django.utils.encoding import escape_uri_path
 from django.utils.http import escape_leading_slashes
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
 from .. import services
@@ -33,8 +35,8 @@ from .serializers import ConfirmSerializer, StartSerializer, VerificationSeriali
 if TYPE_CHECKING:
     from rest_framework.views import AsView, GenericView
 
-# Built once: it holds nothing of a request.
-VERIFICATION = VerificationSerializer()
+# Built once: they hold nothing of a request.
+CONFIRM, VERIFICATION = ConfirmSerializer(), VerificationSerializer()
 # What a path has behind its mount, in place of the id of a verification.
 TAIL = re.compile("(?<=/)((start|current|[^/]+/confirm)/)?$")
 
@@ -104,7 +106,7 @@ class StartView(VerificationView):
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         row = services.start_for_request(
             request,
-            _validated(StartSerializer, request, "phone_number", purpose=self.purpose),
+            _validated(_start_serializer(self.purpose), request, "phone_number"),
             purpose=self.purpose,
             idempotency_key=request.headers.get("Idempotency-Key"),
         )
@@ -115,17 +117,18 @@ class StartView(VerificationView):
         return Response(data, 200 if row.is_repeated else 202, headers=headers)
 
 
+@cache
+def _start_serializer(purpose: str) -> StartSerializer:
+    return StartSerializer(context={"purpose": purpose})
+
+
 @hide_values
-def _validated(
-    serializer_class: Any, request: Request, name: str, **context: str
-) -> Any:
+def _validated(serializer: Serializer[Any], request: Request, name: str) -> Any:
     """Validate the body and return one field of it.
 
-    Error trackers would store the serializer, with the data in its representation.
+    Error trackers would store a serializer that was given data.
     """
-    serializer = serializer_class(data=request.data, context=context)
-    serializer.is_valid(raise_exception=True)
-    return serializer.validated_data[name]
+    return serializer.run_validation(request.data)[name]
 
 
 class StatusView(VerificationView):
@@ -192,7 +195,7 @@ class ConfirmView(VerificationView):
     ) -> Response:
         pk = _parse_id(verification_id)
         row = services.confirm_verification(
-            pk, _validated(ConfirmSerializer, request, "code"), user=request.user
+            pk, _validated(CONFIRM, request, "code"), user=request.user
         )
         return Response(self.data_of(row))
 
