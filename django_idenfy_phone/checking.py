@@ -2,14 +2,15 @@
 
 import logging
 import re
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from django.utils import timezone
 
-from . import announce, events, gate, phone
+from . import announce, events, gate, phone, seen
 from .alarms import alarm
 from .client import IdenfyClient
 from .events import Event
@@ -25,6 +26,7 @@ from .exceptions import (
     VerificationNotFound,
 )
 from .models import PhoneVerification, primary_alias
+from .seen import Seen
 from .statuses import Status
 from .transactions import (
     LOST_CONNECTION_ERRORS,
@@ -53,21 +55,22 @@ def validate_code(code: object) -> str:
     return digits
 
 
-def check(row: PhoneVerification, code: str) -> bool:
-    """Spend one check of a row to have iDenfy judge a code; announce a proof.
+def check(pk: uuid.UUID, user_id: Any, code: str) -> Seen | None:
+    """Spend one check to have iDenfy judge a code; announce a proof.
 
-    ``row`` is as it was read just now, and is changed as its stored row is. Returns
-    False where no check could begin. Raises ProviderUnavailable where iDenfy surely did
-    not judge the code, and CheckUnknown where it may have.
+    Returns the row as it is stored then, or None where no check could begin. Raises
+    ProviderUnavailable where iDenfy surely did not judge the code, and CheckUnknown
+    where it may have.
     """
-    if not PhoneVerification.objects.begin_check(row):
-        return False
-    begun = _Check(row)
+    found = seen.begin_check(pk, user_id)
+    if found is None:
+        return None
+    begun = _Check(found.row)
     if begun.ask_idenfy(code):
         begun.record_proof()
     else:
         begun.record_wrong_code()
-    return True
+    return found
 
 
 class _Check:

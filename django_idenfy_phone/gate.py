@@ -134,8 +134,7 @@ def require_capacity(gate: ProviderGate) -> None:
 
 def time_to_checks(paused_until: datetime | None, now: datetime) -> timedelta:
     """How long checks are still paused; timedelta(0) where they are not."""
-    gate = ProviderGate(checks_paused_until=paused_until)
-    return gate.pause_ends_at(Pause.CHECKS, now) - now
+    return pacing.pause_ends_at(Pause.CHECKS, paused_until, now) - now
 
 
 def pause_sends(until: datetime) -> None:

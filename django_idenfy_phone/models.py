@@ -389,7 +389,7 @@ class ProviderGate(models.Model):
             Pause.ACCOUNT: self.account_paused_until,
             Pause.CHECKS: self.checks_paused_until,
         }[pause]
-        return pacing.plausible_or_now(until, now, pacing.LONGEST_PAUSES[pause])
+        return pacing.pause_ends_at(pause, until, now)
 
     def sends_resume_at(self, now: datetime) -> datetime:
         """When both pauses of sends are over; ``now`` where there is none."""

@@ -86,6 +86,16 @@ def plausible_or_now(
     return moment
 
 
+def pause_ends_at(pause: Pause, stored: datetime | None, now: datetime) -> datetime:
+    """When a pause ends, by its stored end; ``now`` where there is none."""
+    return plausible_or_now(stored, now, LONGEST_PAUSES[pause])
+
+
+def latest_end(pause: Pause, now: datetime) -> datetime:
+    """The latest stored end of a pause that counts: see ``plausible_or_now``."""
+    return now + LONGEST_PAUSES[pause] + MAX_CLOCK_SKEW
+
+
 def burst_duration(rate: Limit) -> timedelta:
     """How much earlier than its theoretical arrival time a send may leave."""
     return rate.interval * (SEND_BURST - 1)

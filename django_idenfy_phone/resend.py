@@ -1,57 +1,17 @@
-"""What a caller sees of a verification, and when another start makes sense.
+"""When another start makes sense for a caller, as the caller's own rows tell."""
 
-A caller's own rows are the row itself and all rows of the user. Those of other people
-may refuse a start too, but nothing of them is shown.
-"""
-
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.utils import timezone
 
 from . import limits
 from .conf import conf
 from .look import Counts
-from .models import GATE_ID, PhoneVerification, ProviderGate, primary_alias
+from .models import PhoneVerification
+from .seen import Seen
 from .starting import StartRequest
-from .statements import Table, moment_reader
-
-
-class Seen(NamedTuple):
-    """The caller's ``row``, and whether the user ``has_others`` that limits may count.
-
-    ``checks_paused_until`` is as it is stored in the gate.
-    """
-
-    row: PhoneVerification
-    has_others: bool = False
-    checks_paused_until: datetime | None = None
-
-
-def read(pk: uuid.UUID, user_id: Any) -> Seen | None:
-    """One SELECT; ``user_id`` is the caller's. Returns None for an unknown id."""
-    using, since = primary_alias(), timezone.now() - limits.longest_window()
-    rows, gate = Table(using, PhoneVerification), Table(using, ProviderGate).name
-    value = rows.value
-    sql = (
-        f"SELECT {', '.join(rows.columns)}, "
-        # Without a login, user_id is NULL, which equals nothing.
-        f"EXISTS (SELECT 1 FROM {rows.name} AS other WHERE other.user_id = %s "
-        "AND other.id <> %s AND other.created_at > %s), "
-        f"(SELECT checks_paused_until FROM {gate} WHERE id = {GATE_ID}) "
-        f"FROM {rows.name} WHERE id = %s"
-    )
-    with rows.connection.cursor() as cursor:
-        of_others = value("user", user_id), value("id", pk), value("created_at", since)
-        cursor.execute(sql, [*of_others, value("id", pk)])
-        found = cursor.fetchone()
-    if found is None:
-        return None
-    *values, has_others, paused_until = found
-    paused_until = paused_until and moment_reader(using)(paused_until)
-    return Seen(rows.instance(values), bool(has_others), paused_until)
 
 
 def resend_at(

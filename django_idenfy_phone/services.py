@@ -4,7 +4,7 @@ import logging
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from . import (
     limits,
     phone,
     resend,
+    seen,
     tallies,
 )
 from .checking import RETRY_SOON
@@ -50,6 +51,7 @@ from .exceptions import (
 from .explain import Reason, explain
 from .models import PhoneVerification, primary_alias
 from .network import client_network, read_network
+from .seen import Seen
 from .starting import Caller, StartRequest, user_id_of
 from .statuses import Status
 from .tasks import notify_worker
@@ -209,15 +211,17 @@ def get_verification(
 
     Inside a transaction a late row is not settled first.
     """
-    user_id = user_id_of(user)
-    seen = _read(verification_id, user_id)
-    if seen.row.is_late(timezone.now()) and not in_transaction(primary_alias()):
-        rows = PhoneVerification.objects.filter(pk=verification_id)
-        announce.settle_and_announce(rows)
-        seen = _read(verification_id, user_id)
-    if seen.row.user_id == user_id:
-        seen.row.resend_at = _resend_at(seen, user_id)
-    return seen.row
+    return _see(verification_id, user_id_of(user)).row
+
+
+def _see(pk: uuid.UUID, user_id: Any) -> Seen:
+    found = _read(pk, user_id)
+    if found.row.is_late(timezone.now()) and not in_transaction(primary_alias()):
+        announce.settle_and_announce(PhoneVerification.objects.filter(pk=pk))
+        found = _read(pk, user_id)
+    if found.row.user_id == user_id:
+        found.row.resend_at = _resend_at(found, user_id)
+    return found
 
 
 @hide_values
@@ -238,11 +242,11 @@ def get_current(*, user: Caller | None, purpose: str = "") -> PhoneVerification:
     return get_verification(row.pk, user=user)
 
 
-def _read(pk: uuid.UUID, user_id: Any) -> resend.Seen:
-    seen = resend.read(pk, user_id)
-    if seen is None or not seen.row.is_shown_to(user_id):
+def _read(pk: uuid.UUID, user_id: Any) -> Seen:
+    found = seen.read(pk, user_id)
+    if found is None or not found.row.is_shown_to(user_id):
         raise VerificationNotFound
-    return seen
+    return found
 
 
 @hide_values
@@ -265,17 +269,17 @@ def resend_at(
         return max(of_number, resend_at(verification, user=user))
     if verification.resend_at is not None and verification.user_id == user_id:
         return verification.resend_at
-    seen = resend.read(verification.pk, user_id)
-    return _resend_at(seen, user_id) if seen else timezone.now()
+    found = seen.read(verification.pk, user_id)
+    return _resend_at(found, user_id) if found else timezone.now()
 
 
-def _resend_at(seen: resend.Seen, user_id: Any) -> datetime:
-    moment = resend.resend_at(seen, user_id)
+def _resend_at(found: Seen, user_id: Any) -> datetime:
+    moment = resend.resend_at(found, user_id)
     if moment <= timezone.now():
         return moment
     # An operator may have unblocked the number, and a user waits for that.
-    cleared_at = limits.cleared_for(seen.row, user_id)
-    return resend.resend_at(seen, user_id, cleared_at) if cleared_at else moment
+    cleared_at = limits.cleared_for(found.row, user_id)
+    return resend.resend_at(found, user_id, cleared_at) if cleared_at else moment
 
 
 @hide_values
@@ -294,24 +298,23 @@ def confirm_verification(
     if in_transaction(primary_alias()):
         raise InsideTransaction
     user_id = user_id_of(user)
-    seen = _read(verification_id, user_id)
-    pause = gate.time_to_checks(seen.checks_paused_until, timezone.now())
-    if not pause and checking.check(seen.row, code):
-        row = seen.row
+    if checked := checking.check(verification_id, user_id, code):
+        row = checked.row
         if row.user_id == user_id:
-            row.resend_at = resend.resend_at(seen, user_id)
+            row.resend_at = resend.resend_at(checked, user_id)
     else:
-        get_row = partial(get_verification, verification_id, user=user)
-        row = checking.retry_or_check_unknown(get_row)
+        see = partial(_see, verification_id, user_id)
+        found = checking.retry_or_check_unknown(see)
+        row = found.row
         if not row.is_verified:
-            raise _why_no_check(row, pause)
+            raise _why_no_check(found)
     if row.number_taken:
         raise NumberTaken
     return row
 
 
-def _why_no_check(row: PhoneVerification, pause: timedelta) -> VerificationError:
-    match row.status:
+def _why_no_check(found: Seen) -> VerificationError:
+    match found.row.status:
         case Status.QUEUED | Status.SENDING:
             return NotSentYet(retry_after=RETRY_SOON)
         case Status.EXPIRED:
@@ -320,6 +323,7 @@ def _why_no_check(row: PhoneVerification, pause: timedelta) -> VerificationError
             return VerificationLocked()
         case Status.FAILED:
             return VerificationFailed()
+    pause = gate.time_to_checks(found.checks_paused_until, timezone.now())
     if pause:
         return ProviderUnavailable(retry_after=pause)
     return CheckInProgress(retry_after=RETRY_SOON)

@@ -15,6 +15,7 @@ from django.db.models.constants import OnConflict
 from django.db.models.expressions import RawSQL
 
 M = TypeVar("M", bound=Model)
+MOMENT = Value(None, output_field=DateTimeField())
 # As in the ORM's names of lookups: "expires_at__gt".
 OPERATORS = {"": "=", "gt": ">", "lt": "<", "lte": "<="}
 
@@ -134,16 +135,20 @@ class Table(Generic[M]):
         """Whether an INSERT returns rows. That of MySQL does not."""
         return bool(self.connection.features.can_return_rows_from_bulk_insert)
 
+    @property
+    def returns_updated_rows(self) -> bool:
+        """Whether an UPDATE returns rows. That of MariaDB and MySQL does not."""
+        return self.returns_rows and self.connection.vendor != "mysql"
+
 
 def moment_reader(using: str) -> Callable[[Any], datetime]:
     """Makes an aware datetime of what the database's driver returns."""
     connection = connections[using]
-    expression = Value(None, output_field=DateTimeField())
-    converters = connection.ops.get_db_converters(expression)
+    converters = connection.ops.get_db_converters(MOMENT)
 
     def read(value: Any) -> Any:
         for convert in converters:
-            value = convert(value, expression, connection)
+            value = convert(value, MOMENT, connection)
         return value
 
     return read

@@ -28,6 +28,9 @@ COUNT_REFUSAL = "INSERT tally"
 READ = f"SELECT {ROWS}"
 CHANGE = f"UPDATE {ROWS}"
 START = [f"INSERT {LOCKS}", READ, f"INSERT {ROWS}"]
+# An UPDATE of MariaDB returns no row.
+BEGIN_CHECK = [READ, CHANGE] if connection.vendor == "mysql" else [CHANGE]
+CHECK = [*BEGIN_CHECK, CHANGE]
 
 
 @contextmanager
@@ -140,26 +143,26 @@ def test_status_takes_one_statement_and_one_for_clearings(api, make, status, clo
     assert found == [READ]
 
 
-def test_wrong_code_takes_three_statements(api, make, wire):
+def test_wrong_code_takes_two_statements(api, make, wire):
     wire.will(FALSE)
     row = make()
     for _ in range(3):
         with statements() as found:
             assert post_code(api, row).status_code == 200
-        assert found == [READ, CHANGE, CHANGE]
+        assert found == CHECK
 
 
-def test_right_code_takes_three_statements_without_a_receiver(api, make, wire):
+def test_right_code_takes_two_statements_without_a_receiver(api, make, wire):
     wire.will(TRUE)
     row = make()
     with statements() as found:
         post_code(api, row)
-    assert found == [READ, CHANGE, CHANGE]
+    assert found == CHECK
     row.refresh_from_db()
     assert row.announced_at == row.verified_at
 
 
-def test_right_code_takes_five_statements_with_a_receiver(api, make, wire):
+def test_right_code_takes_four_statements_with_a_receiver(api, make, wire):
     def receiver(user, **kwargs):
         assert user.username
 
@@ -171,10 +174,10 @@ def test_right_code_takes_five_statements_with_a_receiver(api, make, wire):
             post_code(api, row)
     finally:
         phone_verified.disconnect(receiver)
-    assert found == [READ, CHANGE, CHANGE, "SELECT auth_user", CHANGE]
+    assert found == [*CHECK, "SELECT auth_user", CHANGE]
 
 
-def test_right_code_takes_nine_statements_with_an_owner(api, make, wire, settings):
+def test_right_code_takes_eight_statements_with_an_owner(api, make, wire, settings):
     settings.IDENFY_PHONE_OWNER = "accounts.Profile.user"
     row = make()
     Profile.objects.create(user=row.user)
@@ -183,7 +186,7 @@ def test_right_code_takes_nine_statements_with_an_owner(api, make, wire, setting
         post_code(api, row)
     owner = "accounts_profile"
     kept = [f"SELECT {owner}", f"SELECT {owner}", READ, f"UPDATE {owner}", CHANGE]
-    assert found == [READ, CHANGE, CHANGE, *kept, CHANGE]
+    assert found == [*CHECK, *kept, CHANGE]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "django_idenfy_phone"
-MODULES = ("transitions.py", "querysets.py")
+MODULES = ("transitions.py", "querysets.py", "seen.py")
 # The first file kills nearly all mutants, so the others run rarely.
 TESTS = (
     ["domain/test_transitions.py"],
@@ -28,6 +28,7 @@ TESTS = (
         "domain/test_delivery.py",
         "domain/test_gate.py",
         "domain/test_confirm.py",
+        "domain/test_seen.py",
     ],
 )
 AT_ONCE = 2
@@ -81,6 +82,8 @@ def parse(module: str) -> ast.Module:
 def dropped(node: ast.AST) -> Iterator[ast.expr | ast.keyword]:
     """Each term of a node; the tree is without it until the next one is asked for."""
     match node:
+        case ast.AnnAssign(target=ast.Name("where"), value=ast.List(elts=terms)):
+            yield from left_out(terms)
         case ast.Assign(targets=[ast.Name("where")], value=where):
             yield from dropped_of_where(where)
         case ast.Return(value=ast.Dict() as where):

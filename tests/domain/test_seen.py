@@ -1,0 +1,118 @@
+"""One UPDATE begins a check exactly where a SELECT and an UPDATE would."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from django_idenfy_phone import seen
+from django_idenfy_phone.models import PhoneVerification, ProviderGate, primary_alias
+from django_idenfy_phone.pacing import LONGEST_PAUSES, MAX_CLOCK_SKEW, Pause
+from django_idenfy_phone.statements import Table
+from django_idenfy_phone.statuses import Status
+
+pytestmark = pytest.mark.django_db
+# A later end was written by a host whose clock is wrong.
+LONGEST_PAUSE = LONGEST_PAUSES[Pause.CHECKS] + MAX_CLOCK_SKEW
+PAST, FUTURE = timedelta(seconds=-1), timedelta(hours=9)
+MOMENTS = ("expires_at", "checking_until", "redeemed_at")
+ANONYMOUS = {"user": None, "is_anonymous": True}
+
+
+@pytest.fixture(params=["one statement", "two statements"])
+def begin_check(request, monkeypatch):
+    """As on a database whose UPDATE returns rows, and as on one whose does not."""
+    if request.param == "two statements":
+        monkeypatch.setattr(Table, "returns_updated_rows", False)
+    elif not Table(primary_alias(), PhoneVerification).returns_updated_rows:
+        pytest.skip("An UPDATE of this database returns no rows.")
+    return seen.begin_check
+
+
+def stored(row):
+    return PhoneVerification.objects.values().get(pk=row.pk)
+
+
+def make_at(make, **fields):
+    """``make``, whose moments are told as the time from now on."""
+    now = timezone.now()
+    moments = {name: now + fields[name] for name in MOMENTS if name in fields}
+    return make(**fields | moments)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"checks": 1, "checks_wrong": 1},
+        {"checks": 3, "checks_refunded": 1},
+        {"checks": 5, "checks_refunded": 5},
+        {"checking_until": PAST},
+        ANONYMOUS,
+    ],
+)
+def test_check_begins(make, user, begin_check, fields):
+    row = make_at(make, **fields)
+    other = make_at(make, **fields)
+    before = stored(other)
+    found = begin_check(row.pk, user.pk)
+    assert found.row.checks == row.checks + 1
+    left = found.row.checking_until - timezone.now()
+    assert timedelta(seconds=19) < left <= timedelta(seconds=20)
+    after = stored(row)
+    assert {name: getattr(found.row, name) for name in after} == after
+    assert stored(other) == before
+    assert found.has_others == (row.user is not None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *[{"status": status} for status in Status if status != Status.SENT],
+        {"expires_at": PAST},
+        {"checking_until": FUTURE},
+        {"checks": 3, "checks_wrong": 3},
+        {"checks": 4, "checks_refunded": 1},
+        {"checks": 6, "checks_refunded": 6},
+        {"user": None},
+        ANONYMOUS | {"redeemed_at": PAST},
+    ],
+)
+def test_check_does_not_begin(make, user, begin_check, fields):
+    row = make_at(make, **fields)
+    before = stored(row)
+    assert begin_check(row.pk, user.pk) is None
+    assert stored(row) == before
+
+
+def test_only_its_user_begins_a_check(make, user, django_user_model, begin_check):
+    row = make("sent")
+    stranger = django_user_model.objects.create(username="stranger")
+    assert begin_check(row.pk, stranger.pk) is None
+    assert begin_check(row.pk, None) is None
+    assert begin_check(row.pk, user.pk)
+
+
+@pytest.mark.parametrize(
+    ("pause", "begins"),
+    [
+        (None, True),
+        (PAST, True),
+        (timedelta(seconds=9), False),
+        (LONGEST_PAUSE - timedelta(seconds=1), False),
+        (LONGEST_PAUSE + timedelta(seconds=9), True),
+    ],
+)
+def test_pause_of_checks_that_counts_stops_them(make, user, begin_check, pause, begins):
+    until = timezone.now() + pause if pause is not None else None
+    ProviderGate.objects.create(checks_paused_until=until)
+    found = begin_check(make("sent").pk, user.pk)
+    assert (found is not None) == begins
+
+
+@pytest.mark.parametrize("refunded", range(5))
+@pytest.mark.parametrize("checks", range(8))
+def test_check_begins_while_checks_are_left(make, user, begin_check, checks, refunded):
+    row = make("sent", checks=checks, checks_refunded=refunded)
+    has_checks_left = row.checks_left > 0
+    assert (begin_check(row.pk, user.pk) is not None) == has_checks_left
