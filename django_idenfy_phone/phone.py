@@ -81,9 +81,11 @@ def read(text: object) -> tuple[Number, str]:
     # libphonenumber knows numbers longer than E.164 allows in Germany.
     if region is None or region == "001" or len(e164) > MAX_E164:
         raise _unsupported(region)
-    if not phonenumbers.is_valid_number(number):
+    number_type = phonenumbers.number_type(number)
+    # That of a number that is not valid.
+    if number_type == PhoneNumberType.UNKNOWN:
         raise _unsupported(region)
-    return Number(e164, region), _forbidden_by(number, region)
+    return Number(e164, region), _forbidden_by(region, number_type)
 
 
 def _unsupported(region: str | None) -> NumberNotSupported:
@@ -122,6 +124,8 @@ def fold(text: str) -> str:
     become 0 to 9, and invisible format marks vanish. All else stays, so that a rule in
     ASCII refuses it: a text with digits of two scripts, too.
     """
+    if text.isascii():
+        return text
     text = text.translate(_SAME)
     digits = {each: decimal(each) for each in text if category(each) == "Nd"}
     if len({ord(each) - digit for each, digit in digits.items()}) > 1:
@@ -150,11 +154,11 @@ def _canonical(number: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber:
     return with_zero if is_same else number
 
 
-def _forbidden_by(number: phonenumbers.PhoneNumber, region: str) -> str:
+def _forbidden_by(region: str, number_type: int) -> str:
     if conf.REGIONS is not None and region not in conf.REGIONS:
         return "REGIONS"
     allowed = [NUMBER_TYPES[name] for name in conf.NUMBER_TYPES]
-    return "" if phonenumbers.number_type(number) in allowed else "NUMBER_TYPES"
+    return "" if number_type in allowed else "NUMBER_TYPES"
 
 
 def written(value: PhoneNumber | str) -> str:
