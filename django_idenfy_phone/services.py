@@ -53,6 +53,7 @@ from .models import PhoneVerification, primary_alias
 from .network import client_network, read_network
 from .seen import Seen
 from .starting import Caller, StartRequest, user_id_of
+from .statements import Table
 from .statuses import Status
 from .tasks import notify_worker
 from .transactions import (
@@ -191,7 +192,7 @@ def _store(start: StartRequest, key_hashes: list[str]) -> PhoneVerification:
         limits.enforce(start, counts, cleared_at)
         row = PhoneVerification.from_start(start, key_hashes)
         row.resend_at = resend.of_first_start(start, row, counts)
-        row.save(using=using, force_insert=True)
+        Table(using, PhoneVerification).insert(row)
         transaction.on_commit(partial(_go_on, row), using=using)
     return row
 

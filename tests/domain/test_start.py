@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from django.db.models.signals import post_save, pre_save
 
 from django_idenfy_phone.exceptions import (
     CooldownActive,
@@ -27,6 +28,32 @@ def test_start_stores_a_queued_row(user, wire):
     assert (row.user, row.is_anonymous, row.status) == (user, False, "queued")
     assert (row.phone_number.as_e164, row.region) == (NUMBER, "LT")
     assert row.send_by - row.created_at == 3 * MINUTE
+
+
+def test_new_row_is_as_it_is_stored(user, wire):
+    row = start(user, purpose="sms-login", network="192.0.2.1")
+    assert not row._state.adding
+    stored = rows.values().get(pk=row.pk)
+    assert {name: getattr(row, name) for name in stored} == stored
+
+
+def test_receivers_of_save_hear_of_a_new_row(user, wire):
+    heard = []
+
+    def receiver(signal, instance, using, raw, update_fields, created=None, **kwargs):
+        assert (using, raw, update_fields) == ("default", False, None)
+        heard.append(
+            (signal is post_save, created, rows.filter(pk=instance.pk).count())
+        )
+
+    for signal in (pre_save, post_save):
+        signal.connect(receiver, PhoneVerification)
+    try:
+        start(user)
+    finally:
+        for signal in (pre_save, post_save):
+            signal.disconnect(receiver, PhoneVerification)
+    assert heard == [(False, None, False), (True, True, True)]
 
 
 def test_start_without_a_user_is_anonymous(wire):
