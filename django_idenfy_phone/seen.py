@@ -53,23 +53,25 @@ def read(pk: uuid.UUID, user_id: Any) -> Seen | None:
 def begin_check(pk: uuid.UUID, user_id: Any) -> Seen | None:
     """T7: spend a check of a row that this caller may see, while checks are not paused.
 
-    One UPDATE that returns the row; on MariaDB and MySQL, which cannot, a SELECT and an
-    UPDATE of the row as it was read. Returns None where no check could begin.
+    One UPDATE that returns the row on PostgreSQL, else a SELECT and an UPDATE of the
+    row as it was read. Returns None where no check could begin.
     """
-    if _tables()[0].returns_updated_rows:
-        return retry_on_abort(partial(_take_check, pk, user_id), primary_alias())
+    if _tables()[0].updates_and_returns:
+        return retry_on_abort(partial(_update, pk, user_id), primary_alias())
+    return _read_and_update(pk, user_id)
+
+
+def _read_and_update(pk: uuid.UUID, user_id: Any) -> Seen | None:
     seen = read(pk, user_id)
-    return seen if seen and _begins(seen, user_id) else None
-
-
-def _begins(seen: Seen, user_id: Any) -> bool:
+    if seen is None or not seen.row.is_shown_to(user_id):
+        return None
     is_paused = gate.time_to_checks(seen.checks_paused_until, timezone.now())
-    may_begin = seen.row.is_shown_to(user_id) and not is_paused
-    return may_begin and PhoneVerification.objects.begin_check(seen.row)
+    has_begun = not is_paused and PhoneVerification.objects.begin_check(seen.row)
+    return seen if has_begun else None
 
 
-def _take_check(pk: uuid.UUID, user_id: Any) -> Seen | None:
-    """The conditions are those of ``_begins``, in SQL."""
+def _update(pk: uuid.UUID, user_id: Any) -> Seen | None:
+    """The conditions of ``_read_and_update`` in SQL; ``test_seen`` compares the two."""
     (rows, gates), now = _tables(), timezone.now()
     lease, moment, latest = (
         rows.value("checking_until", each)

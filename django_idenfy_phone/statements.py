@@ -154,9 +154,13 @@ class Table(Generic[M]):
         return bool(self.connection.features.can_return_rows_from_bulk_insert)
 
     @property
-    def returns_updated_rows(self) -> bool:
-        """Whether an UPDATE returns rows. That of MariaDB and MySQL does not."""
-        return self.returns_rows and self.connection.vendor != "mysql"
+    def updates_and_returns(self) -> bool:
+        """Whether one UPDATE serves as well as a SELECT and an UPDATE.
+
+        That of MariaDB and MySQL returns no row, and that of SQLite waits for its turn
+        to write, even where it changes no row.
+        """
+        return bool(self.connection.vendor == "postgresql")
 
 
 def moment_reader(using: str) -> Callable[[Any], datetime]:

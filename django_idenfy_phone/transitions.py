@@ -221,7 +221,7 @@ class RowTransitions:
     def begin_check(self, row: "PhoneVerification") -> bool:
         """T7: spend one check before iDenfy is asked, one at a time.
 
-        ``seen`` does the same in one statement where an UPDATE returns rows.
+        ``seen`` does the same in one statement on PostgreSQL.
         ``row`` is as its owner read it just now. Returns False, and spends nothing,
         where it has changed meanwhile, its code is not awaited or has expired, no
         checks are left, or a check is in flight. The commit is durable: a crash that

@@ -3,10 +3,11 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from django_idenfy_phone import seen
-from django_idenfy_phone.models import PhoneVerification, ProviderGate, primary_alias
+from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from django_idenfy_phone.pacing import LONGEST_PAUSES, MAX_CLOCK_SKEW, Pause
 from django_idenfy_phone.statements import Table
 from django_idenfy_phone.statuses import Status
@@ -15,17 +16,16 @@ pytestmark = pytest.mark.django_db
 # A later end was written by a host whose clock is wrong.
 LONGEST_PAUSE = LONGEST_PAUSES[Pause.CHECKS] + MAX_CLOCK_SKEW
 PAST, FUTURE = timedelta(seconds=-1), timedelta(hours=9)
-MOMENTS = ("expires_at", "checking_until", "redeemed_at")
+MOMENTS = ("expires_at", "checking_until", "redeemed_at", "erased_at")
 ANONYMOUS = {"user": None, "is_anonymous": True}
 
 
-@pytest.fixture(params=["one statement", "two statements"])
+@pytest.fixture(params=[True, False], ids=["one statement", "two statements"])
 def begin_check(request, monkeypatch):
-    """As on a database whose UPDATE returns rows, and as on one whose does not."""
-    if request.param == "two statements":
-        monkeypatch.setattr(Table, "returns_updated_rows", False)
-    elif not Table(primary_alias(), PhoneVerification).returns_updated_rows:
+    """As on PostgreSQL, and as on other databases."""
+    if request.param and connection.vendor == "mysql":
         pytest.skip("An UPDATE of this database returns no rows.")
+    monkeypatch.setattr(Table, "updates_and_returns", request.param)
     return seen.begin_check
 
 
@@ -68,7 +68,7 @@ def test_check_begins(make, user, begin_check, fields):
 @pytest.mark.parametrize(
     "fields",
     [
-        *[{"status": status} for status in Status if status != Status.SENT],
+        *[{"status": each, "expires_at": FUTURE} for each in Status if each != "sent"],
         {"expires_at": PAST},
         {"checking_until": FUTURE},
         {"checks": 3, "checks_wrong": 3},
@@ -76,6 +76,7 @@ def test_check_begins(make, user, begin_check, fields):
         {"checks": 6, "checks_refunded": 6},
         {"user": None},
         ANONYMOUS | {"redeemed_at": PAST},
+        ANONYMOUS | {"erased_at": PAST, "is_anonymous": False},
     ],
 )
 def test_check_does_not_begin(make, user, begin_check, fields):
@@ -86,11 +87,16 @@ def test_check_does_not_begin(make, user, begin_check, fields):
 
 
 def test_only_its_user_begins_a_check(make, user, django_user_model, begin_check):
-    row = make("sent")
     stranger = django_user_model.objects.create(username="stranger")
-    assert begin_check(row.pk, stranger.pk) is None
-    assert begin_check(row.pk, None) is None
-    assert begin_check(row.pk, user.pk)
+    # An anonymous one gets its user when it is redeemed.
+    for row in (make("sent"), make("sent", is_anonymous=True)):
+        assert begin_check(row.pk, stranger.pk) is None
+        assert begin_check(row.pk, None) is None
+        assert begin_check(row.pk, user.pk)
+
+
+def test_visitor_begins_a_check_of_an_anonymous_row(make, begin_check):
+    assert begin_check(make("sent", **ANONYMOUS).pk, None)
 
 
 @pytest.mark.parametrize(

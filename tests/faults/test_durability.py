@@ -36,7 +36,7 @@ def committed_with():
 
     def levels():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT level FROM levels")
+            cursor.execute("SELECT level FROM levels ORDER BY ctid")
             return [level for (level,) in cursor.fetchall()]
 
     with connection.cursor() as cursor:
