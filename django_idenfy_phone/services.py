@@ -165,7 +165,7 @@ def _settle_and_store(start: StartRequest) -> PhoneVerification:
     key_hashes = idempotency.hash_key(start)
     if not conf.has_credentials:
         raise ProviderUnavailable
-    if not transaction.get_connection(primary_alias()).in_atomic_block:
+    if transaction.get_autocommit(primary_alias()):
         limits.count_site()
     store, using = partial(_store, start, key_hashes), primary_alias()
     try:

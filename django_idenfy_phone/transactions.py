@@ -237,10 +237,9 @@ def give_back_connection(using: str) -> None:
     Called before a slow request, outside any transaction: others may need it meanwhile.
     """
     connection = connections[using]
-    if (
-        connection.settings_dict["OPTIONS"].get("pool")
-        and not connection.in_atomic_block
-    ):
+    has_pool = connection.settings_dict["OPTIONS"].get("pool")
+    # Without autocommit, the connection holds what the caller has not yet committed.
+    if has_pool and connection.get_autocommit():
         connection.close()
 
 

@@ -10,6 +10,7 @@ from django_idenfy_phone import delivery, services
 from django_idenfy_phone.models import PhoneVerification
 from support import wire as w
 from support.brokers import wait_until
+from support.constants import NUMBER
 from support.steps import outcome, post_start
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -81,6 +82,23 @@ def test_start_guard_keeps_no_pooled_connection(api, user, wire, settings):
     assert PhoneVerification.objects.count() == 0
     assert post_start(api).status_code == 202
     assert kept == [None]
+
+
+@pytest.mark.usefixtures("pool_of_two")
+def test_start_loses_nothing_that_is_not_committed(user, wire, settings, rf):
+    settings.IDENFY_PHONE_START_GUARD = lambda request, phone_number: None
+    request = rf.post("/")
+    request.user = user
+    connection.set_autocommit(False)
+    try:
+        type(user).objects.update(first_name="Ona")
+        services.start_for_request(request, NUMBER)
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.set_autocommit(True)
+    user.refresh_from_db()
+    assert (user.first_name, PhoneVerification.objects.count()) == ("Ona", 1)
 
 
 @pytest.mark.django_db(transaction=False)
