@@ -32,6 +32,7 @@ MAX_THREADS = 2
 THREAD_NAME = "idenfy-phone-receivers"
 # Long enough for a thread to become free, unless receivers never return.
 THREAD_WAIT_SECONDS = 1
+NOT_ANNOUNCED = "Verification %s could not be announced."
 NO_THREAD = (
     "No thread is free for receivers, so signals are not sent: does a receiver of "
     "phone_verified or send_failed never return?"
@@ -60,7 +61,7 @@ def verified(row: PhoneVerification) -> None:
             alarm(logger.critical, text, row.reference, RECEIVER_GRACE)
     except Exception as error:
         hide(error)
-        logger.exception("Verification %s could not be announced.", row.reference)
+        alarm(logger.exception, NOT_ANNOUNCED, row.reference)
 
 
 def _all_receivers_succeed(row: PhoneVerification) -> bool:
@@ -82,7 +83,7 @@ def verified_again(pk: uuid.UUID) -> None:
     except Exception as error:
         hide(error)
         reference = PhoneVerification(pk=pk).reference
-        logger.exception("Verification %s could not be announced.", reference)
+        alarm(logger.exception, NOT_ANNOUNCED, reference)
 
 
 def failed(pks: Iterable[uuid.UUID]) -> None:
@@ -94,7 +95,7 @@ def failed(pks: Iterable[uuid.UUID]) -> None:
             )
     except Exception as error:
         hide(error)
-        logger.exception("send_failed could not be sent.")
+        alarm(logger.exception, "send_failed could not be sent.")
 
 
 def settle_and_announce(rows: PhoneVerificationQuerySet) -> bool:

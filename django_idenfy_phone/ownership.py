@@ -16,6 +16,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from . import events
+from .alarms import alarm
 from .conf import conf
 from .edge import hide_values
 from .events import Event
@@ -262,7 +263,7 @@ def keep_by_setting(row: PhoneVerification) -> None:
     owner = Owners(model).rows.filter(**{user_field: row.user_id}).first()
     if owner is None:
         text = "Verification %s: its user has no %s, so its number was not kept."
-        logger.error(text, row.reference, model._meta.label)
+        alarm(logger.error, text, row.reference, model._meta.label)
         return
     try:
         keep_number(owner, row)

@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 from django.dispatch import Signal
+
+from .alarms import alarm
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ class RobustSignal(Signal):
         return [_in_savepoint(call, name) for call, name in calls], []
 
     def _log_robust_failure(self, receiver: Callable[..., Any], err: Exception) -> None:
-        logger.error("The receiver %s failed.", _name_of(receiver), exc_info=err)
+        log = partial(logger.error, exc_info=err)
+        alarm(log, f"The receiver {_name_of(receiver)} failed.")
 
 
 def _transactions() -> list[Any]:
