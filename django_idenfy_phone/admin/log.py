@@ -120,7 +120,9 @@ class PhoneVerificationAdmin(AttemptPage, ExplainPage, SummaryPage):
         if health.is_too_long(oldest_due):
             minutes = oldest_due // timedelta(minutes=1)
             yield f"{health.Trouble.QUEUE.label} ({minutes} min)"
-        newest = PhoneVerification.objects.order_by("-created_at").first()
+        # An erasure takes the network of a row.
+        starts = PhoneVerification.objects.filter(erased_at=None)
+        newest = starts.order_by("-created_at").first()
         # In development, clients come from a loopback address.
         if newest is not None and not newest.network and not settings.DEBUG:
             yield _(

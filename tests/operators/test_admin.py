@@ -8,6 +8,7 @@ from html import unescape
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import connection
+from django.utils import timezone
 from django.utils.html import escape
 
 from django_idenfy_phone import phone
@@ -57,6 +58,12 @@ def test_admin_warns_of_a_start_without_a_network(make, warnings):
     make("sent")
     (text,) = warnings()
     assert text.startswith("The newest start has no client network")
+
+
+def test_admin_misses_no_network_of_an_erased_start(make, warnings):
+    age(make("sent", network="8.8.8.8"), timedelta(minutes=1))
+    make("sent", user=None, erased_at=timezone.now())
+    assert warnings() == []
 
 
 def test_admin_needs_no_network_in_development(make, warnings, settings):

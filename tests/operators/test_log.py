@@ -353,6 +353,16 @@ def test_list_looks_for_no_distinct_values(admin_client, ten_rows):
     assert [each["sql"] for each in found if "DISTINCT" in each["sql"]] == []
 
 
+def test_list_counts_neither_facets_nor_all_rows(admin_client, ten_rows):
+    statements, pages = {}, {}
+    for query in ("", "_facets=1", "q=nonsense"):
+        with CaptureQueriesContext(connection) as found:
+            pages[query] = admin_client.get(f"{LIST_URL}?{query}").content.decode()
+        statements[query] = len(found)
+    assert statements["_facets=1"] == statements[""]
+    assert "total</a>" not in pages["q=nonsense"]
+
+
 def test_link_of_a_period_goes_back_from_its_end(admin_client, make):
     make("sent")
     query = {"until": timezone.now().isoformat()}
