@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 from django.contrib.sessions.backends.base import SessionBase
@@ -11,6 +12,7 @@ from django.http import HttpRequest
 from django_idenfy_phone import phone, services
 from django_idenfy_phone.exceptions import (
     NotVerified,
+    NumberNotSupported,
     StartRefused,
     VerificationNotFound,
 )
@@ -106,7 +108,12 @@ class Visit:
 
         With ``anew`` a new SMS is asked for. Raises what ``start_for_request`` raises.
         """
-        number = phone.parse(number).e164
+        try:
+            number = phone.parse(number).e164
+        except NumberNotSupported:
+            # It refuses the number as well, and counts it.
+            services.start_for_request(self.request, number, purpose=self.purpose)
+            raise
         if not anew and (row := self._live(number)):
             self.remember(row.pk)
             return row
@@ -127,8 +134,9 @@ class Visit:
         self.change(ids=[*others, str(pk)][-MAX_REMEMBERED:])
 
     def _start_and_remember(self, number: str) -> PhoneVerification:
-        # In one transaction: no paid code is lost where the request ends in between.
-        with transaction.atomic():
+        # In one transaction: no paid code is lost where the request ends in between. A
+        # user's is found again without the session.
+        with transaction.atomic() if self.user is None else nullcontext():
             row = services.start_for_request(
                 self.request,
                 number,

@@ -1,5 +1,7 @@
 """Sign-up with the script: the code that was paid for stays usable."""
 
+import time
+
 import pytest
 
 from support.chromium import Keys
@@ -39,8 +41,25 @@ def test_only_the_first_complete_code_submits_itself(pages, number):
     pages.wait_text("This code is wrong. You have 2 more tries.", "#error")
     pages.enter(pages.code_of(number))
     pages.wait(lambda: pages.value("#code") == pages.code_of(number))
-    assert pages.path == "/sign-up/code/"
+    time.sleep(0.5)
+    assert pages.requests_to("/sign-up/code/") == 1
     pages.find("#code").send_keys(Keys.ENTER)
+    pages.wait_path("/")
+
+
+def test_code_that_is_pasted_after_a_wrong_one_submits_itself(pages, number):
+    pages.sign_up(number)
+    pages.enter(pages.wrong_code_of(number))
+    pages.wait_text("This code is wrong. You have 2 more tries.", "#error")
+    pages.find("#code").clear()
+    pages.script(
+        """const [field, text] = arguments;
+        field.value = text;
+        const inputType = "insertFromPaste";
+        field.dispatchEvent(new InputEvent("input", {inputType, bubbles: true}));""",
+        pages.find("#code"),
+        pages.code_of(number),
+    )
     pages.wait_path("/")
 
 
@@ -176,6 +195,15 @@ def test_email_used_meanwhile_keeps_the_confirmed_number(pages, number, site):
     pages.click("#number-form button")
     pages.wait_path("/")
     assert pages.text("#phone-number") == number
+
+
+def test_refused_country_is_counted(pages, site):
+    pages.fill_sign_up("+4915123456789", "german@example.com")
+    pages.click("#number-form button")
+    pages.wait_text("Lithuania", "#id_phone_number_error")
+    table = "django_idenfy_phone_tally"
+    found = site.sql(f"SELECT reason || ' ' || region FROM {table}")
+    assert "number_not_supported DE" in found
 
 
 def test_number_taken_is_told_only_after_the_proof(pages, other_pages, number):

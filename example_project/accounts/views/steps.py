@@ -1,5 +1,6 @@
 """The steps that both flows share: the page of the code, and a new code."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -10,6 +11,7 @@ from django.http import (
     JsonResponse,
 )
 from django.shortcuts import redirect, render
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views import View
 from django.views.decorators.cache import never_cache
@@ -17,6 +19,7 @@ from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.debug import sensitive_post_parameters
 
 from django_idenfy_phone import services
+from django_idenfy_phone.conf import conf
 from django_idenfy_phone.exceptions import VerificationError
 from django_idenfy_phone.models import PhoneVerification
 
@@ -25,6 +28,8 @@ from ..forms import NumberForm, code_in
 from ..visits import Visit, state_of
 from .answers import as_json, go_to, refuse, refuse_as, send_back, wants_json
 
+# So long a code is valid, says its SMS.
+VALID_FOR = timedelta(minutes=5)
 # The page of the code tells these by itself.
 TOLD_BY_STATE = {"expired", "locked", "failed", "number_taken"}
 
@@ -94,6 +99,8 @@ class CodeStep(Step):
             # The way back, where this number came to nothing.
             "live": None if state.takes_code else self.other_live(row),
             "code_page": self.code_page,
+            "is_old": is_old(row),
+            "lifetime": conf.CODE_LIFETIME.total_seconds(),
             "newest": max(each.created_at for each in self.visit.rows()).isoformat(),
             "data": as_json(row),
             "texts": texts.for_script(),
@@ -141,6 +148,12 @@ class CodeStep(Step):
     def go_on(self) -> HttpResponseBase:
         """The number is confirmed already."""
         raise NotImplementedError
+
+
+def is_old(row: PhoneVerification) -> bool:
+    """Whether its code may be too old, as far as its SMS tells."""
+    sent_at = row.claimed_at
+    return sent_at is not None and timezone.now() - sent_at > VALID_FOR
 
 
 class ResendStep(Step):

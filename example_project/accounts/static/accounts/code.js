@@ -40,7 +40,9 @@ function stateOf({ state: named, status, failure, code_spent: isSpent }) {
 function keepTimes(date) {
   const offset = Date.now() - date;
   resendAt = Date.parse(verification.resend_at) + offset;
-  oldAt = Date.parse(verification.created_at) + OLD_AFTER + offset;
+  // A code expires so long after it was sent. Without that moment, none was sent.
+  const sentAt = Date.parse(verification.expires_at ?? "") - urls.lifetime * 1000;
+  oldAt = sentAt + OLD_AFTER + offset;
 }
 
 function show({ data, date }) {
