@@ -1,7 +1,7 @@
 import re
 import uuid
 from contextlib import suppress
-from functools import cache
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +117,8 @@ class StartView(VerificationView):
         return Response(data, 200 if row.is_repeated else 202, headers=headers)
 
 
-@cache
+# Bounded: a host's view may take its purpose from the URL.
+@lru_cache
 def _start_serializer(purpose: str) -> StartSerializer:
     return StartSerializer(context={"purpose": purpose})
 

@@ -19,8 +19,12 @@ class Channel(filesystem.Channel):
         name = f"{time.monotonic_ns() // 1_000_000}_{uuid.uuid4()}.{queue}.msg"
         file = Path(self.data_folder_out, name)
         part = file.with_suffix(".part")
-        part.write_text(dumps(payload))
-        part.rename(file)
+        try:
+            part.write_text(dumps(payload))
+            part.rename(file)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
 
 
 class Transport(filesystem.Transport):

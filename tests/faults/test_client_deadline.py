@@ -206,6 +206,19 @@ def test_answer_is_cut_off_in_time_after_a_fork(wire, settings, call):
     assert (error, seconds < 0.8) == (OutcomeUnknown, True)
 
 
+def test_later_request_with_an_earlier_deadline_is_cut_off_in_time(
+    wire, settings, at_once
+):
+    def send_within(seconds):
+        time.sleep(0.2 if seconds < 1 else 0)
+        settings.IDENFY_PHONE_TIMEOUT = seconds
+        return outcome_of(send)
+
+    wire.will(w.drip(b"HTTP/1.1 200 OK\r\n" * 9))
+    (_, first), (error, second) = at_once(send_within, [2, 0.5])
+    assert (error, second < 0.8, first > 1) == (OutcomeUnknown, True, True)
+
+
 def test_many_requests_are_cut_off_in_time(wire, settings, at_once):
     settings.IDENFY_PHONE_TIMEOUT = 0.5
     wire.will(w.drip(b"HTTP/1.1 200 OK\r\n" * 9))

@@ -36,6 +36,7 @@ class Calls(TransactionTestCase):
         assert_type(row.verified_at, datetime | None)
         assert_type(services.get_current(user=self.user), PhoneVerification)
         assert_type(services.resend_at(row, user=self.user), datetime)
+        assert_type(services.release_brake("LT"), bool)
         code = assert_type(self.sandbox.code_for(NUMBER), str)
         assert_type([each.phone_number for each in self.sandbox.sent], list[str])
         proven = services.confirm_verification(row.pk, code, user=self.user)
