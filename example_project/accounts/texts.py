@@ -98,6 +98,7 @@ ERRORS = {
     "check_in_progress": _("Your code is being checked. Please try again {wait}."),
     "not_sent_yet": _("The code is not sent yet. Please try again {wait}."),
     "idempotency_key_reused": _("Something went wrong here. Please try again."),
+    "invalid_idempotency_key": _("Something went wrong here. Please try again."),
     "not_authenticated": _("You are logged out. Please log in again."),
     "authentication_failed": _("You are logged out. Please log in again."),
     "permission_denied": _("This page is out of date. Please reload it."),

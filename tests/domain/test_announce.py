@@ -248,6 +248,21 @@ def test_failed_receiver_is_named_in_the_log(verified, connect, receiver, name, 
     assert verified.announced_at is None
 
 
+def test_failing_receiver_is_logged_once_a_minute(verified, connect, caplog):
+    def failing(**kwargs):
+        raise RuntimeError
+
+    def failing_too(**kwargs):
+        raise RuntimeError
+
+    connect(phone_verified, failing)
+    connect(phone_verified, failing_too)
+    for _ in range(3):
+        announce.verified(verified)
+    lines = [text for _level, text in logged_messages(caplog) if "receiver" in text]
+    assert len(lines) == len(set(lines)) == 2
+
+
 def test_receiver_may_use_a_durable_block(verified, connect):
     def receiver(**kwargs):
         with transaction.atomic(durable=True):
