@@ -63,6 +63,17 @@ def test_each_check_has_its_sentence(pages, last_digits, sentence):
     assert pages.focused == "code"
 
 
+def test_wait_for_a_check_counts_down(pages):
+    number = "+12025550122"
+    pages.sign_up(number, "waits@example.com")
+    pages.enter(pages.code_of(number))
+    first = pages.wait_text("Please try again in ", "#error")
+    pages.wait(lambda: pages.text("#error") != first)
+    assert "Please try again in " in pages.text("#error")
+    # No screen reader tells each second.
+    assert pages.find("#error").get_attribute("role") is None
+
+
 def test_paused_site_tells_when_to_come_back(pages, number):
     start(pages, "+12025550102")
     pages.wait_text(NOT_YOUR_FAULT, "#status")

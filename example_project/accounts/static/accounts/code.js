@@ -20,6 +20,8 @@ let checkWasLost = verification.state === "lost", isEarlier = verification.state
 let state = stateOf(verification);
 // Moments by this browser's clock, which may differ from the server's.
 let resendAt = 0, oldAt = 0;
+// The last answer that asked for a wait, until the wait is over.
+let refusal = null;
 // When the newest one that the server knew was made, by its own clock.
 let newest = Date.parse(urls.newest);
 let timer = 0, pause = FIRST_PAUSE;
@@ -71,6 +73,8 @@ function focusNextAction() {
 }
 
 function showError(text) {
+  refusal = null;
+  errorElement.setAttribute("role", "alert");
   setText(errorElement, text);
   setInvalid(code, Boolean(text));
 }
@@ -78,16 +82,25 @@ function showError(text) {
 function showRefusal(response) {
   const { status, data } = response;
   showError(errorText(response));
+  if (data.retry_after) refusal = { status, data, endsAt: Date.now() + data.retry_after * 1000 };
   find("log-in").hidden = !(status === 401 || data.code === "not_authenticated");
   if (!codeForm.hidden) code.focus();
 }
 
-// The countdown is no live region, so that it does not interrupt a screen reader.
+// A countdown is no live region, so that it does not interrupt a screen reader.
 function tick() {
+  if (refusal) countDownRefusal(refusal);
   const seconds = (resendAt - Date.now()) / 1000;
   setText(wait, seconds > 0 ? texts.wait.replace("{wait}", inTime(seconds)) : "");
   resend.setAttribute("aria-disabled", String(seconds > 0));
   old.hidden = !(Date.now() > oldAt);
+}
+
+function countDownRefusal({ status, data, endsAt }) {
+  const seconds = (endsAt - Date.now()) / 1000;
+  if (seconds <= 0) return showError("");
+  errorElement.removeAttribute("role");
+  setText(errorElement, errorText({ status, data: { ...data, retry_after: seconds } }));
 }
 
 // --- Polling ---
