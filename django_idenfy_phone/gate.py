@@ -213,10 +213,13 @@ class _FaultRun:
 
     @staticmethod
     def _source_of(row: PhoneVerification) -> str:
-        """Keyed hashes of number and owner: its user, or its network without a user."""
+        """Keyed hashes of number and owner: its user, or its network without a user.
+
+        Under the oldest key, which both releases know while keys are rotated.
+        """
         number, user = row.phone_number.as_e164, row.user_id
         owner = f"network {row.network}" if user is None else f"user {user}"
-        return ":".join(keyed_hashes(SALT, each)[0] for each in (number, owner))
+        return ":".join(keyed_hashes(SALT, each)[-1] for each in (number, owner))
 
 
 def note_success() -> None:

@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 from django.test import override_settings
+from django.utils import timezone
 
-from django_idenfy_phone import idempotency, services
+from django_idenfy_phone import gate, idempotency, services
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from support.constants import NUMBER
 from support.steps import refusal_of, start, start_and_expire
@@ -78,3 +79,13 @@ def test_key_of_the_last_day_is_never_released(user, clock):
     clock.move(timedelta(days=1) - timedelta(seconds=1))
     idempotency.release([row.idempotency_key])
     assert PhoneVerification.objects.exclude(idempotency_key=None).get() == row
+
+
+def test_refused_account_counts_once_in_both_releases(make):
+    for number in ("+37061234567", "+37061234568"):
+        row = make("sending", phone_number=number)
+        for release in (old_release, new_release):
+            with release:
+                gate.note_account_fault(row, timezone.now(), is_key_refused=False)
+    assert len(gate.current().account_fault_sources.split()) == 2
+    assert gate.current().account_paused_until is None
