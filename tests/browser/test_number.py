@@ -110,6 +110,16 @@ def test_maybe_sent_code_is_told(account):
     account.wait_text("If a code arrives, it will not work.", "#status")
 
 
+def test_refused_new_code_of_an_account_is_counted(plain, number, site):
+    plain.log_in()
+    plain.ask_code(number)
+    plain.wait(lambda: plain.shown("#code"))
+    plain.click("#resend")
+    plain.wait_text("You can ask for a new one in ", "#error")
+    table = "django_idenfy_phone_tally"
+    assert "cooldown LT" in site.sql(f"SELECT reason || ' ' || region FROM {table}")
+
+
 def test_log_out_in_the_middle_is_told(account, number):
     account.ask_code(number)
     account.wait(lambda: account.shown("#code"))

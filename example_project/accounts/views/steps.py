@@ -100,6 +100,7 @@ class CodeStep(Step):
             "live": None if state.takes_code else self.other_live(row),
             "code_page": self.code_page,
             "is_old": is_old(row),
+            "valid_for": VALID_FOR.total_seconds(),
             "lifetime": conf.CODE_LIFETIME.total_seconds(),
             "newest": max(each.created_at for each in self.visit.rows()).isoformat(),
             "data": as_json(row),

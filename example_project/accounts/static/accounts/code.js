@@ -10,7 +10,7 @@ const [resendForm, resend, wait] = [find("resend-form"), find("resend"), find("w
 const urls = panel.dataset;
 const run = oneAtATime();
 
-const FIRST_PAUSE = 400, LONGEST_PAUSE = 30000, OLD_AFTER = 5 * 60 * 1000;
+const FIRST_PAUSE = 400, LONGEST_PAUSE = 30000;
 const STOPPED_BY = [401, 403, 404];
 
 // What the server said last, and when by its clock.
@@ -44,7 +44,7 @@ function keepTimes(date) {
   resendAt = Date.parse(verification.resend_at) + offset;
   // A code expires so long after it was sent. Without that moment, none was sent.
   const sentAt = Date.parse(verification.expires_at ?? "") - urls.lifetime * 1000;
-  oldAt = sentAt + OLD_AFTER + offset;
+  oldAt = sentAt + urls.validFor * 1000 + offset;
 }
 
 function show({ data, date }) {
