@@ -86,7 +86,15 @@ UNSAFE = {
         "SET GLOBAL innodb_flush_log_at_trx_commit = 2",
         "SET GLOBAL innodb_flush_log_at_trx_commit = 1",
     ),
+    "postgresql": ("ALTER SYSTEM SET fsync = off", "ALTER SYSTEM RESET fsync"),
 }
+
+
+def change(statement):
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_reload_conf(), pg_sleep(0.5)")
 
 
 def own_ids():
@@ -95,15 +103,14 @@ def own_ids():
 
 
 def test_check_warns_of_a_database_that_may_lose_commits():
-    if connection.vendor not in UNSAFE:
-        pytest.skip("fsync of PostgreSQL cannot be changed in a test")
     unsafe, safe = UNSAFE[connection.vendor]
-    ids = []
-    for statement in (unsafe, safe):
-        connection.cursor().execute(statement)
-        ids.append(own_ids())
+    try:
+        change(unsafe)
+        assert own_ids() == ["django_idenfy_phone.W011"]
+    finally:
+        change(safe)
+    assert own_ids() == []
     connection.close()
-    assert ids == [["django_idenfy_phone.W011"], []]
 
 
 # Requests to send and to check, for a row and for a check that are each tried twice.
