@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from itertools import chain
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from django.db import connections
@@ -19,7 +20,7 @@ from django.db.models import Model
 from .models import GATE_ID, PhoneVerification, ProviderGate, RegionBrake, StartLock
 from .starting import StartRequest
 from .statements import Table, moment_reader
-from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
+from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status, is_counted
 from .transactions import Bounds, bounding_sql
 
 FIELDS = {
@@ -35,6 +36,10 @@ GATE_COLUMNS = (
     "sends_paused_until",
     "account_paused_until",
 )
+# What decides whether a verification counts.
+END = "status, failure, provider_code"
+# The times of the key, of the brake and of the gate.
+TIMES = 2 + len(GATE_COLUMNS)
 
 # Which rows of a kind: the same as PhoneVerificationQuerySet.counted, in SQL.
 ALL = "all"
@@ -62,6 +67,13 @@ class Rows(NamedTuple):
     kind: str
     counts: str
     window: timedelta
+
+    def include(self, status: str, failure: str, provider_code: str) -> bool:
+        """Whether a row of the window with these values is one of them."""
+        with_refusals = self.counts == COUNTED_OR_REFUSED
+        return self.counts == ALL or is_counted(
+            status, failure, provider_code, with_account_refusals=with_refusals
+        )
 
 
 class Counts(NamedTuple):
@@ -123,55 +135,58 @@ def glance(
     """
     statement = _glance(using, tuple(since), len(key_hashes), has_brake)
     region = [start.region] if has_brake else []
-    parameters = [*key_hashes, *region, *statement.parameters(start, since)]
+    parameters = [*key_hashes, *statement.parameters(start, since), *region]
     with connections[using].cursor() as cursor:
         cursor.execute(statement.sql, parameters)
-        return statement.counts(cursor.fetchone())
+        return statement.counts(cursor.fetchall())
 
 
 class _Glance:
     """The SELECT of ``glance`` for ``asked``, and for so many hashes of a key.
 
-    It gives one row: the times of the key, of the brake and of the gate, then a count
-    for each Rows.
+    Each of its rows has the times of the key, of the brake and of the gate, and counts
+    verifications that are alike, if there are any: of one of ``kinds``, by its place,
+    with the same end and the same ``age``. That is the place of the shortest window
+    that they are in, among those of the kind. An expression for each Rows would take
+    the database twice as long.
     """
 
     def __init__(
         self, using: str, asked: tuple[Rows, ...], keys: int, has_brake: bool
     ) -> None:
-        self.using = using
-        self.by_kind: dict[str, list[Rows]] = {}
-        for each in asked:
-            self.by_kind.setdefault(each.kind, []).append(each)
+        self.using, self.asked = using, asked
+        by_window = sorted(asked, key=attrgetter("kind", "window"))
+        self.kinds = [
+            (kind, list(rows)) for kind, rows in groupby(by_window, attrgetter("kind"))
+        ]
         self.sql = self._select(keys, has_brake)
 
     def _select(self, keys: int, has_brake: bool) -> str:
         rows, gate, brakes = map(
             self._name, (PhoneVerification, ProviderGate, RegionBrake)
         )
-        key = "SELECT MAX(created_at) FROM {} WHERE idempotency_key IN ({})"
         places = ", ".join(["%s"] * keys)
-        used = key.format(rows, places) if keys else "SELECT NULL"
-        columns = ["used.created_at", "brake.engaged_until" if has_brake else "NULL"]
+        used = f"SELECT MAX(created_at) FROM {rows} WHERE idempotency_key IN ({places})"
+        columns = [f"({used})" if keys else "NULL"]
+        columns += ["brake.engaged_until" if has_brake else "NULL"]
         columns += [f"gate.{column}" for column in GATE_COLUMNS]
-        columns += [f"of_{kind}.*" for kind in self.by_kind]
-        joins = "".join(map(self._join, self.by_kind))
+        counts = " UNION ALL ".join(
+            self._counts(place, *each) for place, each in enumerate(self.kinds)
+        )
         brake = f"LEFT JOIN {brakes} AS brake ON brake.region = %s" if has_brake else ""
         return (
-            f"SELECT {', '.join(columns)} "
-            f"FROM (SELECT ({used}) AS created_at) AS used "
-            f"{brake} LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID}{joins}"
+            f"SELECT {', '.join(columns)}, alike.* FROM (SELECT 1) AS always "
+            f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID} "
+            f"LEFT JOIN ({counts}) AS alike ON 1 = 1 {brake}"
         )
 
-    def _join(self, kind: str) -> str:
-        counts = ", ".join(
-            f"COUNT(CASE WHEN created_at > %s AND {CONDITIONS[each.counts]} THEN 1 END)"
-            f" AS count_{number}"
-            for number, each in enumerate(self.by_kind[kind])
-        )
+    def _counts(self, place: int, kind: str, rows: list[Rows]) -> str:
+        whens = [f"WHEN created_at > %s THEN {age}" for age in range(len(rows) - 1)]
+        age = f"CASE {' '.join(whens)} ELSE {len(whens)} END" if whens else "0"
         return (
-            f" CROSS JOIN (SELECT {counts} FROM {self._name(PhoneVerification)} "
-            f"WHERE {COLUMNS[kind]} = %s AND created_at > %s) AS of_{kind}"
+            f"SELECT {place} AS place, {age} AS age, {END}, COUNT(*) AS number "
+            f"FROM {self._name(PhoneVerification)} "
+            f"WHERE {COLUMNS[kind]} = %s AND created_at > %s GROUP BY age, {END}"
         )
 
     def _name(self, model: type[Model]) -> str:
@@ -180,24 +195,26 @@ class _Glance:
     def parameters(
         self, start: StartRequest, since: Mapping[Rows, datetime]
     ) -> Iterator[Any]:
-        """All but the hashes of the key and the region, which come first."""
+        """All but the hashes of the key, which come first, and the region, the last."""
         table = Table(self.using, PhoneVerification)
         adapt = table.connection.ops.adapt_datetimefield_value
-        for kind, rows in self.by_kind.items():
-            times = [since[each] for each in rows]
-            yield from map(adapt, times)
-            yield _value_of(table, start, kind)
-            yield adapt(min(times))
+        for kind, rows in self.kinds:
+            *times, longest = (adapt(since[each]) for each in rows)
+            yield from [*times, _value_of(table, start, kind), longest]
 
-    def counts(self, found: Sequence[Any]) -> Counts:
-        read, width = moment_reader(self.using), 2 + len(GATE_COLUMNS)
+    def counts(self, found: Sequence[Sequence[Any]]) -> Counts:
+        counted = dict.fromkeys(self.asked, 0)
+        for place, age, *end, number in (row[TIMES:] for row in found):
+            # One row without a place, where there are none to count.
+            for each in self.kinds[place][1][age:] if number else ():
+                if each.include(*end):
+                    counted[each] += number
+        read = moment_reader(self.using)
         used_at, braked_until, *times = (
-            moment and read(moment) for moment in found[:width]
+            moment and read(moment) for moment in found[0][:TIMES]
         )
         gate = ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, times, strict=True)))
-        asked = chain.from_iterable(self.by_kind.values())
-        rows = dict(zip(asked, found[width:], strict=True))
-        return Counts(gate, used_at, braked_until, rows)
+        return Counts(gate, used_at, braked_until, counted)
 
 
 _glance = cache(_Glance)
