@@ -70,6 +70,12 @@ def parse_limit(text: str) -> Limit:
     return Limit(int(count), timedelta(**{UNITS[unit]: int(length or 1)}))
 
 
+@cache
+def parse_limits(texts: tuple[str, ...]) -> tuple[Limit, ...]:
+    """Read each of them: see ``parse_limit``."""
+    return tuple(map(parse_limit, texts))
+
+
 class Brake(NamedTuple):
     """When the brake of a region engages, for how long, and whether it refuses.
 
@@ -151,7 +157,7 @@ class Settings:
     def limits_of(self, kind: str) -> tuple[Limit, ...]:
         """Those of SEND_LIMITS for one kind."""
         chosen: dict[str, Sequence[str]] = _get("SEND_LIMITS", {})
-        return tuple(map(parse_limit, chosen.get(kind, DEFAULT_SEND_LIMITS[kind])))
+        return parse_limits(tuple(chosen.get(kind, DEFAULT_SEND_LIMITS[kind])))
 
     @property
     def SEND_RATE(self) -> Limit | None:

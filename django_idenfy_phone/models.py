@@ -22,7 +22,7 @@ from . import pacing
 from .conf import Limit, conf
 from .fields import ExactCharField
 from .pacing import Pause
-from .phone import E164Field, PhoneNumber, mask, written
+from .phone import E164Field, PhoneNumber, mask
 from .querysets import PhoneVerificationQuerySet
 from .records import Heartbeat, Tally  # noqa: F401 - Django looks for models here.
 from .starting import StartRequest
@@ -226,7 +226,7 @@ class PhoneVerification(models.Model):
     @property
     def masked_number(self) -> str:
         """Such as "+370******67"."""
-        return mask(written(self.phone_number))
+        return mask(self.phone_number)
 
     @property
     def checks_left(self) -> int:

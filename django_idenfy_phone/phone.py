@@ -1,7 +1,7 @@
 """E.164 in one place: fold, normalise, refuse, mask, store."""
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 from unicodedata import category, decimal
 
 import phonenumbers
@@ -146,12 +146,14 @@ def _canonical(number: phonenumbers.PhoneNumber) -> phonenumbers.PhoneNumber:
         national_number=number.national_number,
         italian_leading_zero=True,
     )
+    # Most countries know no such number, and formatting is slow.
+    if not phonenumbers.is_valid_number(with_zero):
+        return number
     national, national_with_zero = (
         phonenumbers.format_number(each, PhoneNumberFormat.NATIONAL)
         for each in (number, with_zero)
     )
-    is_same = national == national_with_zero and phonenumbers.is_valid_number(with_zero)
-    return with_zero if is_same else number
+    return with_zero if national == national_with_zero else number
 
 
 def _forbidden_by(region: str, number_type: int) -> str:
@@ -172,18 +174,20 @@ def written(value: PhoneNumber | str) -> str:
     return text
 
 
-def is_readable(value: PhoneNumber | str) -> bool:
+def is_readable(value: PhoneNumber | str) -> TypeGuard[PhoneNumber]:
     """Whether a stored text is a number to libphonenumber, supported or not."""
     return isinstance(value, PhoneNumber) and value.country_code is not None
 
 
-def mask(text: str) -> str:
+def mask(value: PhoneNumber | str) -> str:
     """Show only the calling code and the last two digits: "+370******67".
 
     Of a text that is no number, only the last two characters.
     """
+    text = written(value)
     try:
-        calling_code = f"+{phonenumbers.parse(text).country_code}"
+        number = value if is_readable(value) else phonenumbers.parse(text)
+        calling_code = f"+{number.country_code}"
     except phonenumbers.NumberParseException:
         calling_code = ""
     head = calling_code if text.startswith(calling_code) else ""

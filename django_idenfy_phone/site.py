@@ -53,6 +53,8 @@ class SiteCounter:
     def nth_newest(self, limit: Limit, now: datetime) -> datetime | None:
         """As the function of this name, from the kept counts."""
         self.recount(now)
+        if limit.sends > self._slices.total() + len(self._own):
+            return None
         own = sorted(each for each in self._own if each > self._counted_at)
         if limit.sends <= len(own):
             return own[-limit.sends]

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import InternalError, OperationalError, connections
 from django.http import HttpRequest, HttpResponseBase
-from django.urls import NoReverseMatch, Resolver404, ResolverMatch, resolve, reverse
+from django.urls import (
+    NoReverseMatch,
+    Resolver404,
+    ResolverMatch,
+    URLResolver,
+    get_resolver,
+    get_urlconf,
+    reverse,
+)
 from django.utils.cache import add_never_cache_headers
 from django.utils.encoding import escape_uri_path
 from django.utils.http import escape_leading_slashes
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 CONFIRM, VERIFICATION = ConfirmSerializer(), VerificationSerializer()
 # What a path has behind its mount, in place of the id of a verification.
 TAIL = re.compile("(?<=/)((start|current|[^/]+/confirm)/)?$")
+ANY_ID = uuid.UUID(int=0)
 
 
 class VerificationView(APIView):
@@ -148,10 +157,11 @@ class StatusView(VerificationView):
         None for a host that routes other views alone, without our urls.
         """
         match = request.resolver_match
-        if match and cls._is_view(match):
+        if match and _is_status_view(match):
             return _escaped(request.path)
         # Beside this request, as in our urls: two mounts may share one namespace.
-        if cls._is_at(TAIL.sub(f"{pk}/", request.path_info, count=1)):
+        beside = TAIL.sub(f"{ANY_ID}/", request.path_info, count=1)
+        if _is_status_path(get_resolver(get_urlconf()), beside):
             return _escaped(TAIL.sub(f"{pk}/", request.path, count=1))
         space, captured = (match.namespaces, match.kwargs) if match else ([], {})
         ours = ["django_idenfy_phone", "detail"]
@@ -161,17 +171,19 @@ class StatusView(VerificationView):
                 return reverse(":".join(name), kwargs={**kwargs, "verification_id": pk})
         return None
 
-    @classmethod
-    def _is_at(cls, path: str) -> bool:
-        """Whether this path, without the prefix of WSGI, leads to a status view."""
-        try:
-            return cls._is_view(resolve(path))
-        except Resolver404:
-            return False
 
-    @classmethod
-    def _is_view(cls, match: ResolverMatch) -> bool:
-        return issubclass(getattr(match.func, "cls", object), cls)
+# The paths of a host have few forms, but for what they capture.
+@lru_cache
+def _is_status_path(resolver: URLResolver, path: str) -> bool:
+    """Whether this path, without the prefix of WSGI, leads to a status view."""
+    try:
+        return _is_status_view(resolver.resolve(path))
+    except Resolver404:
+        return False
+
+
+def _is_status_view(match: ResolverMatch) -> bool:
+    return issubclass(getattr(match.func, "cls", object), StatusView)
 
 
 def _escaped(path: str) -> str:
