@@ -7,6 +7,7 @@ reads them.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from django.db import connections
@@ -35,7 +36,7 @@ class Table(Generic[M]):
     @property
     def columns(self) -> list[str]:
         """All columns, in the order that ``instance`` takes their values."""
-        return [str(field.column) for field in self.model._meta.concrete_fields]
+        return _columns(self.model)
 
     def value(self, name: str, value: Any) -> Any:
         """A value of this field as the database's driver takes it."""
@@ -43,16 +44,12 @@ class Table(Generic[M]):
 
     def instance(self, values: Sequence[Any]) -> M:
         """The row whose columns have these values, as the driver returned it."""
-        connection, fields = self.connection, self.model._meta.concrete_fields
-        read = list(values)
-        for place, field in enumerate(fields):
-            expression = field.cached_col
-            for convert in (
-                *connection.ops.get_db_converters(expression),
-                *field.get_db_converters(connection),
-            ):
-                read[place] = convert(read[place], expression, connection)
-        return self.model.from_db(self.using, [each.attname for each in fields], read)
+        read, fields = list(values), self.model._meta.concrete_fields
+        for place in _places_to_convert(self.using, self.model):
+            expression = fields[place].cached_col
+            for convert in _converters(self.connection, expression):
+                read[place] = convert(read[place], expression, self.connection)
+        return self.model.from_db(self.using, _attribute_names(self.model), read)
 
     def read(self, pk: Any) -> M | None:
         """The row with this primary key, None where there is none."""
@@ -161,6 +158,33 @@ class Table(Generic[M]):
         to write, even where it changes no row.
         """
         return bool(self.connection.vendor == "postgresql")
+
+
+@cache
+def _columns(model: type[Model]) -> list[str]:
+    return [str(field.column) for field in model._meta.concrete_fields]
+
+
+@cache
+def _attribute_names(model: type[Model]) -> list[str]:
+    return [field.attname for field in model._meta.concrete_fields]
+
+
+@cache
+def _places_to_convert(using: str, model: type[Model]) -> list[int]:
+    """The columns whose values the driver does not return as the model holds them."""
+    connection, fields = connections[using], model._meta.concrete_fields
+    return [
+        place
+        for place, field in enumerate(fields)
+        if _converters(connection, field.cached_col)
+    ]
+
+
+def _converters(connection: Any, expression: Any) -> list[Callable[..., Any]]:
+    """What the ORM calls, one after the other, for a value of this column."""
+    of_database = connection.ops.get_db_converters(expression)
+    return [*of_database, *expression.get_db_converters(connection)]
 
 
 def moment_reader(using: str) -> Callable[[Any], datetime]:
