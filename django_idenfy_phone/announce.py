@@ -24,7 +24,7 @@ from .ownership import keep_by_setting
 from .pacing import RECEIVER_GRACE
 from .processes import PerProcess
 from .querysets import PhoneVerificationQuerySet
-from .signals import phone_verified, send_failed
+from .signals import name_of, phone_verified, send_failed
 
 logger = logging.getLogger(__name__)
 
@@ -53,25 +53,38 @@ def verified(row: PhoneVerification) -> None:
     the caller has taken, by T8 or T12.
     """
     try:
-        keep_by_setting(row)
-        if row.number_taken or _all_receivers_succeed(row):
+        failure = _keep_and_send(row)
+        if not failure:
             PhoneVerification.objects.mark_announced(row)
-        elif row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
-            text = "Verification %s: receivers of phone_verified have failed for %s."
-            alarm(logger.critical, text, row.reference, RECEIVER_GRACE)
+            return
+        PhoneVerification.objects.note_announce_failure(row, failure)
+        if row.verified_at and timezone.now() - row.verified_at >= RECEIVER_GRACE:
+            text = "Verification %s was not announced for %s: %s."
+            alarm(logger.critical, text, row.reference, RECEIVER_GRACE, failure)
     except Exception as error:
         hide(error)
         alarm(logger.exception, NOT_ANNOUNCED, row.reference)
 
 
-def _all_receivers_succeed(row: PhoneVerification) -> bool:
+def _keep_and_send(row: PhoneVerification) -> str:
+    """What failed, as "accounts.receivers.remember (ValueError)"; "" for nothing."""
+    try:
+        keep_by_setting(row)
+    except Exception as error:
+        hide(error)
+        alarm(logger.exception, NOT_ANNOUNCED, row.reference)
+        return f"IDENFY_PHONE_OWNER ({type(error).__name__})"
     # Without receivers, the user need not be fetched.
-    if not phone_verified.has_listeners(PhoneVerification):
-        return True
+    if row.number_taken or not phone_verified.has_listeners(PhoneVerification):
+        return ""
     answers = phone_verified.send_robust(
         PhoneVerification, verification=row, user=row.user
     )
-    return not any(isinstance(answer, Exception) for _, answer in answers)
+    return ", ".join(
+        f"{name_of(receiver)} ({type(answer).__name__})"
+        for receiver, answer in answers
+        if isinstance(answer, Exception)
+    )
 
 
 def verified_again(pk: uuid.UUID) -> None:

@@ -129,6 +129,10 @@ class PhoneVerification(models.Model):
     announce_attempts = models.PositiveSmallIntegerField(
         _("announcements tried"), default=0
     )
+    # What failed in the last try, as "accounts.receivers.remember (ValueError)".
+    announce_failure = models.CharField(
+        _("why not announced"), max_length=200, default="", blank=True
+    )
     redeemed_at = models.DateTimeField(_("redeemed at"), null=True)
     # Whether another account held the number; None where ownership was not asked.
     number_taken = models.BooleanField(_("number taken"), null=True)

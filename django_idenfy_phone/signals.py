@@ -29,13 +29,13 @@ class RobustSignal(Signal):
         receivers, async_receivers = super()._live_receivers(sender)
         if not _transactions():
             return receivers, async_receivers
-        calls = [(each, _name_of(each)) for each in receivers]
-        calls += [(async_to_sync(each), _name_of(each)) for each in async_receivers]
+        calls = [(each, name_of(each)) for each in receivers]
+        calls += [(async_to_sync(each), name_of(each)) for each in async_receivers]
         return [_in_savepoint(call, name) for call, name in calls], []
 
     def _log_robust_failure(self, receiver: Callable[..., Any], err: Exception) -> None:
         log = partial(logger.error, exc_info=err)
-        alarm(log, f"The receiver {_name_of(receiver)} failed.")
+        alarm(log, f"The receiver {name_of(receiver)} failed.")
 
 
 def _transactions() -> list[Any]:
@@ -56,12 +56,20 @@ def _in_savepoint(call: Callable[..., Any], name: str) -> Callable[..., Any]:
                 savepoints.enter_context(savepoint)
             return call(**named)
 
-    call_in_savepoint.__qualname__ = name
+    module, _dot, own_name = name.rpartition(".")
+    call_in_savepoint.__module__, call_in_savepoint.__qualname__ = module, own_name
     return call_in_savepoint
 
 
-def _name_of(receiver: Callable[..., Any]) -> str:
-    return getattr(receiver, "__qualname__", type(receiver).__qualname__)
+def name_of(receiver: Callable[..., Any]) -> str:
+    """Where a receiver is defined, such as "accounts.receivers.remember".
+
+    For a partial, its function; for a callable object, its class.
+    """
+    while isinstance(receiver, partial):
+        receiver = receiver.func
+    named: Any = receiver if hasattr(receiver, "__qualname__") else type(receiver)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 # Sent once a number is proven, after the commit and before confirm answers.

@@ -24,7 +24,8 @@ T10  sent → sent                         own check; iDenfy surely did not judg
 T11  sent → locked, sent → expired       no check in flight, and no checks are left, or
                                          expires_at has passed
 T12  verified → verified                 not announced, and announce_at has come: takes
-                                         the next announcement. Also: notes a success
+                                         the next announcement. Also: notes a success,
+                                         or what failed
 T13  verified → verified                 the caller may redeem it, once
 ===  ==================================  =============================================
 
@@ -306,7 +307,11 @@ class RowTransitions:
         tries = row.announce_attempts
         pause = pacing.announcement_pause(tries, row.verified_at or now, now)
         where = unannounced_terms(now) | {"id": pk}
-        changes = {"announce_attempts": tries + 1, "announce_at": now + pause}
+        changes = {
+            "announce_attempts": tries + 1,
+            "announce_at": now + pause,
+            "announce_failure": "",
+        }
         is_taken = self._transition(where, changes) and row.apply(changes)
         return row if is_taken else None
 
@@ -314,6 +319,15 @@ class RowTransitions:
         """T12, second half: every receiver ran without a failure."""
         where = {"id": row.pk, "announced_at": None}
         return self._transition(where, {"announced_at": timezone.now()})
+
+    def note_announce_failure(self, row: "PhoneVerification", failure: str) -> bool:
+        """Part of T12: what failed in this try, if it is still the last one."""
+        where = {
+            "id": row.pk,
+            "announced_at": None,
+            "announce_attempts": row.announce_attempts,
+        }
+        return self._transition(where, {"announce_failure": failure[:200]})
 
     def note_keeping(self, row: "PhoneVerification", *, is_taken: bool) -> bool:
         """Part of T12: whether the number was another account's, so was not kept."""

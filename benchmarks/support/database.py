@@ -44,6 +44,7 @@ COLUMNS = {
     "announced_at": "CASE WHEN g % 2 = 0 THEN made + interval '1 minute' END",
     "announce_at": "CASE WHEN g % 2 = 0 THEN made + interval '3 minutes' END",
     "announce_attempts": "CASE WHEN g % 2 = 0 THEN 1 ELSE 0 END",
+    "announce_failure": "''",
 }
 OPEN = {"is_verified": "false", "checks": "0", "checks_wrong": "0"} | dict.fromkeys(
     ("verified_at", "announced_at", "announce_at"), "NULL::timestamptz"

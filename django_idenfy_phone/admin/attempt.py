@@ -156,6 +156,7 @@ def details(row: PhoneVerification) -> list[tuple[str, str]]:
         (_("Failure"), words.failure(row)),
         (_("iDenfy's identifier"), row.provider_code or words.NOTHING),
         (_("Checks used"), words.checks_used(row)),
+        (_label("announce_failure"), row.announce_failure or words.NOTHING),
     ]
     times = [name for name in TIMES if _tells(row, name)]
     shown += [(_label(name), str(getattr(row, name))) for name in COUNTS]

@@ -127,13 +127,17 @@ def _told(row: PhoneVerification) -> Step:
 def _not_told(row: PhoneVerification) -> Iterator[Step]:
     tries = row.announce_attempts
     text = ngettext(
-        "Not yet told to the site: tried %s time. The log names the receiver of "
-        "phone_verified that failed (logger django.dispatch); one that hangs logs "
-        "nothing",
-        "Not yet told to the site: tried %s times. The log names the receiver of "
-        "phone_verified that failed (logger django.dispatch); one that hangs logs "
-        "nothing",
+        "Not yet told to the site: tried %s time",
+        "Not yet told to the site: tried %s times",
         tries,
     )
     yield Step(text % tries)
+    if failure := row.announce_failure:
+        yield Step(_("Failed in the last try: %s") % failure)
+    elif tries:
+        text = _(
+            "Nothing failed in the last try so far: a receiver runs or hangs, or its "
+            "process ended"
+        )
+        yield Step(text)
     yield Step(_("Next try to tell it"), row.announce_at)

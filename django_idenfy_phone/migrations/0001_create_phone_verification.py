@@ -235,6 +235,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "announce_failure",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        max_length=200,
+                        verbose_name="why not announced",
+                    ),
+                ),
+                (
                     "redeemed_at",
                     models.DateTimeField(null=True, verbose_name="redeemed at"),
                 ),

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from django_idenfy_phone import announce, maintenance, services
 from django_idenfy_phone.models import PhoneVerification
-from django_idenfy_phone.signals import phone_verified, send_failed
+from django_idenfy_phone.signals import name_of, phone_verified, send_failed
 from django_idenfy_phone.testing import age
 from support.steps import logged_levels, logged_messages
 from support.wire import answer
@@ -29,6 +29,9 @@ class Broken:
     """A callable object, which has no __qualname__."""
 
     def __call__(self, **kwargs):
+        raise LookupError("down")
+
+    def method(self, **kwargs):
         raise LookupError("down")
 
 
@@ -235,17 +238,80 @@ def test_database_error_of_a_receiver_undoes_only_its_own_queries(
 @pytest.mark.parametrize(
     ("receiver", "name"),
     [
-        (break_the_query, "break_the_query"),
-        (break_the_query_later, "break_the_query_later"),
-        (Broken(), "Broken"),
+        (break_the_query, "break_the_query (IntegrityError)"),
+        (break_the_query_later, "break_the_query_later (IntegrityError)"),
+        (Broken(), "Broken (LookupError)"),
+        (Broken().method, "Broken.method (LookupError)"),
+        (partial(partial(broken), extra=1), "broken (LookupError)"),
+        (lambda **kwargs: broken(), "<lambda> (LookupError)"),
     ],
 )
-def test_failed_receiver_is_named_in_the_log(verified, connect, receiver, name, caplog):
+def test_failed_receiver_is_named_in_log_and_row(
+    verified, connect, receiver, name, caplog
+):
     connect(phone_verified, receiver)
     announce.verified(verified)
-    assert ("ERROR", f"The receiver {name} failed.") in logged_messages(caplog)
     verified.refresh_from_db()
     assert verified.announced_at is None
+    assert verified.announce_failure == f"{__name__}.{name}"
+    text = f"The receiver {__name__}.{name.split()[0]} failed."
+    assert ("ERROR", text) in logged_messages(caplog)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_all_that_failed_are_named_without_what_they_said(verified, connect):
+    for receiver in (broken, store_first, Broken()):
+        connect(phone_verified, receiver)
+    announce.verified(verified)
+    verified.refresh_from_db()
+    assert verified.announce_failure == (
+        f"{__name__}.broken (LookupError), {__name__}.Broken (LookupError)"
+    )
+
+
+def test_success_leaves_no_failure(verified, connect):
+    results = [LookupError("down"), None]
+
+    def fails_once(**kwargs):
+        if error := results.pop(0):
+            raise error
+
+    connect(phone_verified, fails_once)
+    for expected in (f"{name_of(fails_once)} (LookupError)", ""):
+        sweep()
+        age(verified, timedelta(minutes=5))
+        assert verified.announce_failure == expected
+    assert verified.announced_at
+
+
+def test_number_that_cannot_be_kept_is_named_as_the_cause(verified, settings, connect):
+    calls = []
+    connect(phone_verified, lambda **kwargs: calls.append(kwargs))
+    settings.IDENFY_PHONE_OWNER = "accounts.Missing"
+    announce.verified(verified)
+    verified.refresh_from_db()
+    assert verified.announce_failure == "IDENFY_PHONE_OWNER (LookupError)"
+    assert (verified.announced_at, calls) == (None, [])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_receiver_that_fails_after_a_later_try_succeeded_is_not_noted(
+    verified, connect
+):
+    tries = []
+
+    def fails_first_and_late(verification, **kwargs):
+        tries.append(1)
+        if len(tries) == 1:
+            PhoneVerification.objects.update(announce_at=timezone.now())
+            announce.verified_again(verification.pk)
+            raise LookupError
+
+    connect(phone_verified, fails_first_and_late)
+    announce.verified(verified)
+    verified.refresh_from_db()
+    assert (len(tries), verified.announce_failure) == (2, "")
+    assert verified.announced_at
 
 
 def test_failing_receiver_is_logged_once_a_minute(verified, connect, caplog):

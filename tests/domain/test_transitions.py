@@ -539,6 +539,34 @@ def test_pause_grows_with_the_attempts_of_its_own_row(make):
     assert row.announce_at - timezone.now() <= timedelta(minutes=2)
 
 
+def test_next_try_forgets_what_failed(make):
+    row = rows.take_announcement(due(make, announce_failure="first").pk)
+    assert row.announce_failure == ""
+    row.refresh_from_db()
+    assert row.announce_failure == ""
+
+
+def test_failure_is_noted_at_its_own_row_and_cut(make):
+    row, other = due(make, announce_attempts=1), due(make, announce_attempts=1)
+    assert rows.note_announce_failure(row, "x" * 300)
+    for each in (row, other):
+        each.refresh_from_db()
+    assert (row.announce_failure, other.announce_failure) == ("x" * 200, "")
+    assert row.announced_at is None
+
+
+def test_failure_of_an_older_try_is_not_noted(make):
+    row = due(make, announce_attempts=1)
+    rows.take_announcement(row.pk)
+    assert not rows.note_announce_failure(row, "late")
+
+
+def test_failure_is_not_noted_once_another_try_succeeded(make):
+    row = due(make, announce_attempts=1)
+    rows.mark_announced(row)
+    assert not rows.note_announce_failure(row, "late")
+
+
 def test_second_mark_announced_changes_nothing(make):
     row, other = due(make), due(make)
     assert rows.mark_announced(row)

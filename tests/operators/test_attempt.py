@@ -13,11 +13,14 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from django_idenfy_phone import services
 from django_idenfy_phone.admin import timeline, words
 from django_idenfy_phone.admin.advice import advice
+from django_idenfy_phone.signals import phone_verified
 from django_idenfy_phone.statuses import Failure, Status
 from support.constants import NUMBER
 from support.steps import MASKED_NUMBER, named_cases
+from support.wire import answer
 
 pytestmark = pytest.mark.django_db
 
@@ -72,9 +75,11 @@ CLAIMED = ("Claimed by a worker", 0.5, 0.5)
 SENT = ("Handed to iDenfy, which accepted it", 1.7, 1.2)
 SENDS = {"claimed_at": 0.5, "sent_at": 1.7}
 VERIFIED = ("Verified: iDenfy said that the code is right", 60, 58.3)
-NOT_TOLD = (
-    "Not yet told to the site: tried 3 times. The log names the receiver of "
-    "phone_verified that failed (logger django.dispatch); one that hangs logs nothing"
+NOT_TOLD = ("Not yet told to the site: tried 3 times", None, None)
+FAILURE = "shop.receivers.remember (ValueError)"
+RUNS = (
+    "Nothing failed in the last try so far: a receiver runs or hangs, or its process "
+    "ended"
 )
 PROVEN = SENDS | {"verified_at": 60}
 STORIES = {
@@ -141,7 +146,18 @@ STORIES = {
         "verified",
         PROVEN | {"announce_attempts": 3, "announce_at": 500},
         [
-            *(QUEUED, CLAIMED, SENT, VERIFIED, (NOT_TOLD, None, None)),
+            *(QUEUED, CLAIMED, SENT, VERIFIED, NOT_TOLD, (RUNS, None, None)),
+            ("Next try to tell it", 500, 440),
+        ],
+    ),
+    "receiver failed": (
+        "verified",
+        PROVEN
+        | {"announce_attempts": 3, "announce_at": 500}
+        | {"announce_failure": FAILURE},
+        [
+            *(QUEUED, CLAIMED, SENT, VERIFIED, NOT_TOLD),
+            (f"Failed in the last try: {FAILURE}", None, None),
             ("Next try to tell it", 500, 440),
         ],
     ),
@@ -321,6 +337,23 @@ def test_attempt_page_tells_story_and_advice(admin_client, make, noon):
     assert "the operator must look at the site's key" in page
     assert "Failed: key, contract or credits: for the operator" in page
     assert "<td>PARTNER_CONTRACT_ERROR</td>" in page
+
+
+def test_attempt_page_names_the_receiver_that_failed(
+    admin_client, make, user, wire, caplog
+):
+    def remember(**kwargs):
+        raise ValueError("told-by-ona")
+
+    wire.will(answer(200, {"is_verified": True}))
+    row = make("sent")
+    phone_verified.connect(remember)
+    services.confirm_verification(row.pk, "1234", user=user)
+    phone_verified.disconnect(remember)
+    page = unescape(page_of(admin_client, row))
+    name = f"{__name__}.{remember.__qualname__}"
+    assert f"Failed in the last try: {name} (ValueError)" in page
+    assert "told-by-ona" not in page
 
 
 def test_attempt_page_tells_when_to_ask_again(admin_client, make, noon):

@@ -154,7 +154,7 @@ def test_log_shows_no_id_of_an_announcement_that_fails(make, caplog):
     row = make("verified", announce_at=timezone.now(), verified_at=YESTERDAY)
     with receiver_that_fails():
         announce.verified(row)
-    assert f"Verification {str(row.pk)[:8]}: receivers" in caplog.text
+    assert f"Verification {str(row.pk)[:8]} was not announced" in caplog.text
 
 
 def test_log_shows_no_id_of_an_announcement_without_a_database(
