@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from django.db.models import Count, Min, TextChoices
 from django.db.models.functions import Greatest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from . import brake, gate, heartbeats
+from . import gate
 from .conf import conf
-from .heartbeats import DELIVERY, SWEEP
-from .models import PhoneVerification, ProviderGate, primary_alias
+from .heartbeats import DELIVERY, LONGEST_SILENCE, SWEEP
+from .models import PhoneVerification, ProviderGate, RegionBrake, primary_alias
 from .pacing import Pause
-from .records import Tally
+from .records import Heartbeat, Tally
+from .statements import first_values
 from .statuses import ACCEPTED_STATUSES, Failure, Status
 from .tallies import hour_of
 
@@ -26,6 +27,9 @@ LONG_UNANNOUNCED = timedelta(minutes=5)
 MANY_FAILURES = 3
 # Refusals are counted by the hour: those of the last hour are recent for so long.
 REFUSALS_LINGER = timedelta(minutes=10)
+# The limits that refuse starts of many people.
+OF_MANY = ("block", "site")
+ZERO = timedelta(0)
 PROVIDER_FAILURES = (Failure.UNKNOWN, Failure.RATE_LIMITED, Failure.UNREACHABLE)
 
 
@@ -67,8 +71,10 @@ class Health(NamedTuple):
     a row could first have been sent; both are None for an empty queue. ``pauses`` holds
     what is left of each pause, zero where there is none. ``outcomes`` counts the rows
     of the last hour by failure, or by status where they did not fail. ``heartbeats``
-    tells how long ago "sweep" and "delivery" last ran, if they ever did. ``troubles``
-    is empty where no person is needed.
+    tells how long ago "sweep" and "delivery" last ran, if they ever did.
+    ``announce_failure`` is that of a proof that was not announced for long; "" where
+    none is known. ``has_network`` is False where the newest start has no client
+    network. ``troubles`` is empty where no person is needed.
     """
 
     queued: int
@@ -79,6 +85,8 @@ class Health(NamedTuple):
     account_faults: int
     outcomes: dict[str, int]
     heartbeats: dict[str, timedelta]
+    announce_failure: str
+    has_network: bool
     troubles: list[Trouble]
 
 
@@ -99,28 +107,22 @@ def queue() -> Queue:
     )
     if not found["depth"]:
         return Queue(0, None, None)
-    oldest_due = max(now - found["due"], timedelta(0))
+    oldest_due = max(now - found["due"], ZERO)
     return Queue(found["depth"], now - found["oldest"], oldest_due)
 
 
-def oldest_due() -> timedelta | None:
-    """How long ago a queued row could first have been sent; None for an empty queue."""
-    return queue().oldest_due
-
-
-def is_too_long(waiting: timedelta | None) -> TypeGuard[timedelta]:
+def is_too_long(waiting: timedelta | None) -> bool:
     """Whether a row that could have been sent for ``waiting`` needs a person."""
     return waiting is not None and waiting > LONG_QUEUED
 
 
 def health() -> Health:
-    """Look at queue, gate, last hour, heartbeats and brakes. Nine queries."""
+    """Look at queue, gate, last hour and whatever else needs a person. Four queries."""
     now = timezone.now()
     waiting, provider_gate, outcomes = queue(), gate.current(), _outcomes(now)
-    ages = heartbeats.ages()
-    troubles = _troubles(now, provider_gate, outcomes, waiting.oldest_due)
-    troubles += [*_silences(ages), *_reached_limits(now)]
-    troubles += [Trouble.BRAKE] if brake.engaged() else []
+    signs = _signs(now)
+    beats = {name: at for name in LONGEST_SILENCE if (at := signs[name])}
+    troubles = _troubles(now, provider_gate, outcomes, waiting.oldest_due, signs)
     return Health(
         queued=waiting.depth,
         oldest_queued=waiting.oldest,
@@ -129,8 +131,10 @@ def health() -> Health:
         pauses={each: provider_gate.pause_ends_at(each, now) - now for each in Pause},
         account_faults=provider_gate.account_faults,
         outcomes=outcomes,
-        heartbeats=ages,
-        troubles=troubles,
+        heartbeats={name: max(now - at, ZERO) for name, at in beats.items()},
+        announce_failure=signs["failure"] or "",
+        has_network=signs["network"] != "",
+        troubles=list(troubles),
     )
 
 
@@ -144,59 +148,71 @@ def _outcomes(now: datetime) -> dict[str, int]:
     }
 
 
+def _signs(now: datetime) -> dict[str, Any]:
+    """What tells of trouble, None where there is none. One query.
+
+    The start of the oldest row, and the network of the newest. Since when the first
+    lease is over, and the first signal is due. When the first proof that was not
+    announced for LONG_UNANNOUNCED was verified, and what failed at it. The last sweep
+    and the last delivery. A limit that refused starts of many people in this hour; a
+    region whose brake is engaged.
+    """
+    rows, beats = PhoneVerification.objects, Heartbeat.objects.using(primary_alias())
+    # An erasure takes the network of a row.
+    newest = rows.filter(erased_at=None).order_by("-created_at")
+    # By order: PostgreSQL would look for any such row in the whole table.
+    unannounced = rows.filter(
+        status=Status.VERIFIED, announced_at=None, announce_at__isnull=False
+    ).order_by("announced_at", "announce_at")
+    proofs = unannounced.filter(verified_at__lte=now - LONG_UNANNOUNCED)
+    leases = rows.filter(status=Status.SENDING).order_by("lease_until")
+    refused = Tally.objects.using(primary_alias()).filter(
+        name=Tally.Name.REFUSED, hour__gte=hour_of(now - REFUSALS_LINGER)
+    )
+    signs = {
+        "start": rows.order_by("created_at").values("created_at"),
+        "network": newest.values("network"),
+        "lease": leases.values("lease_until"),
+        "signal": unannounced.values("announce_at"),
+        "proof": proofs.values("verified_at"),
+        "failure": proofs.values("announce_failure"),
+        "brake": RegionBrake.objects.filter(engaged_until__gt=now).values("region"),
+    }
+    signs |= {
+        name: beats.filter(name=name).values("beat_at") for name in LONGEST_SILENCE
+    }
+    signs |= {kind: refused.filter(reason=kind).values("reason") for kind in OF_MANY}
+    return first_values(primary_alias(), signs)
+
+
 def _troubles(
     now: datetime,
     provider_gate: ProviderGate,
     outcomes: dict[str, int],
-    waiting: timedelta | None,
-) -> list[Trouble]:
+    oldest_due: timedelta | None,
+    signs: dict[str, Any],
+) -> Iterator[Trouble]:
     failures = sum(outcomes.get(failure, 0) for failure in PROVIDER_FAILURES)
     has_sent = bool(outcomes.keys() & set(ACCEPTED_STATUSES))
-    overdue = _overdue(now)
-    is_sweep_missing = max(overdue["lease"], overdue["signal"]) >= LONG_QUEUED
+    overdue = max(now - (signs[name] or now) for name in ("lease", "signal"))
+    # What never ran is missed from the first start on.
+    silent = {
+        name
+        for name, longest in LONGEST_SILENCE.items()
+        if now - (signs[name] or signs["start"] or now) > longest
+    }
     found = {
         Trouble.NO_KEY: not conf.has_credentials,
         Trouble.ACCOUNT: provider_gate.account_faults or Failure.ACCOUNT in outcomes,
         Trouble.FAILING: failures >= MANY_FAILURES and not has_sent,
-        Trouble.QUEUE: is_too_long(waiting) or is_sweep_missing,
+        Trouble.QUEUE: is_too_long(oldest_due) or overdue >= LONG_QUEUED,
         Trouble.LATE: Failure.TOO_LATE in outcomes,
-        Trouble.RECEIVERS: overdue["proof"] >= LONG_UNANNOUNCED,
+        Trouble.RECEIVERS: signs["proof"],
+        Trouble.SWEEP: SWEEP in silent,
+        # Without a sweep, no worker is pinged.
+        Trouble.DELIVERY: signs[SWEEP] and silent == {DELIVERY},
+        Trouble.BLOCK: signs["block"],
+        Trouble.SITE: signs["site"],
+        Trouble.BRAKE: conf.BRAKE and signs["brake"],
     }
-    return [trouble for trouble, is_found in found.items() if is_found]
-
-
-def _overdue(now: datetime) -> dict[str, timedelta]:
-    """How long the first lease, proof and signal have waited; zero where there is none.
-
-    A lease waits from its end on, the signal of a proof from when it is due, and the
-    proof itself from when it was verified, if it was LONG_UNANNOUNCED ago.
-    """
-    # By minimum and order: PostgreSQL would look for any such row in the whole table.
-    sending = PhoneVerification.objects.filter(status=Status.SENDING)
-    first = sending.aggregate(lease=Min("lease_until"))
-    unannounced = PhoneVerification.objects.filter(
-        status=Status.VERIFIED, announced_at=None
-    ).order_by("announced_at", "announce_at")
-    first["signal"] = unannounced.values_list("announce_at", flat=True).first()
-    overdue = unannounced.filter(verified_at__lte=now - LONG_UNANNOUNCED)
-    first["proof"] = overdue.values_list("verified_at", flat=True).first()
-    return {name: now - (moment or now) for name, moment in first.items()}
-
-
-def _silences(ages: dict[str, timedelta]) -> Iterator[Trouble]:
-    """What ran once and stopped. Without a sweep, no worker is pinged."""
-    if heartbeats.is_silent(SWEEP, ages):
-        yield Trouble.SWEEP
-    elif SWEEP in ages and heartbeats.is_silent(DELIVERY, ages):
-        yield Trouble.DELIVERY
-
-
-def _reached_limits(now: datetime) -> list[Trouble]:
-    """The limits that refused starts of many people in this hour."""
-    refused = Tally.objects.using(primary_alias()).filter(
-        hour__gte=hour_of(now - REFUSALS_LINGER),
-        name=Tally.Name.REFUSED,
-        reason__in=(Trouble.BLOCK, Trouble.SITE),
-    )
-    reasons = refused.order_by("reason").values_list("reason", flat=True).distinct()
-    return [Trouble(reason) for reason in reasons]
+    return (trouble for trouble, is_found in found.items() if is_found)

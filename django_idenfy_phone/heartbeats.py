@@ -55,18 +55,6 @@ def _write(name: str, now: datetime) -> None:
         cursor.execute(sql, [name, table.value("beat_at", now)])
 
 
-def ages() -> dict[str, timedelta]:
-    """How long ago SWEEP and DELIVERY last ran: those that ever did."""
-    now = timezone.now()
-    beats = Heartbeat.objects.using(primary_alias()).filter(name__in=LONGEST_SILENCE)
-    return {each.name: max(now - each.beat_at, timedelta(0)) for each in beats}
-
-
-def is_silent(name: str, ages: dict[str, timedelta]) -> bool:
-    """Whether it ran once, and has not run for too long."""
-    return name in ages and ages[name] > LONGEST_SILENCE[name]
-
-
 def is_delivery_idle() -> bool:
     """Whether to ask if a worker runs: at most once in IDLE_CHECK_INTERVAL.
 
@@ -75,15 +63,19 @@ def is_delivery_idle() -> bool:
     if not _idle_checks.is_due():
         return False
     try:
-        found = ages()
+        beats = Heartbeat.objects.using(primary_alias()).filter(name=DELIVERY)
+        beat_at = beats.values_list("beat_at", flat=True).first()
     except Error as error:
         text = "The heartbeats could not be read (%s)."
         alarm(logger.warning, text, type(error).__name__)
         return False
-    if is_silent(DELIVERY, found):
+    if beat_at is None:
+        return True
+    silence = timezone.now() - beat_at
+    if silence > LONGEST_SILENCE[DELIVERY]:
         text = "Nothing was delivered for %d minutes: does a worker run?"
-        alarm(logger.critical, text, found[DELIVERY] // timedelta(minutes=1))
-    return found.get(DELIVERY, IDLE) >= IDLE
+        alarm(logger.critical, text, silence // timedelta(minutes=1))
+    return silence >= IDLE
 
 
 def forget() -> None:

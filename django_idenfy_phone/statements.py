@@ -2,7 +2,7 @@
 
 The ORM would build each statement anew, which costs several times the CPU of running
 it. Values pass through the fields of the model, so that they are as the ORM writes and
-reads them.
+reads them. ``first_values`` makes one SELECT of several queries of the ORM.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +11,11 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 from django.db import connections
-from django.db.models import DateTimeField, Model, Q, Value
+from django.db.models import DateTimeField, Model, Q, QuerySet, Subquery, Value
 from django.db.models.constants import OnConflict
 from django.db.models.expressions import RawSQL
 from django.db.models.signals import post_save, pre_save
+from django.db.models.sql import Query
 
 M = TypeVar("M", bound=Model)
 MOMENT = Value(None, output_field=DateTimeField())
@@ -185,6 +186,20 @@ def _converters(connection: Any, expression: Any) -> list[Callable[..., Any]]:
     """What the ORM calls, one after the other, for a value of this column."""
     of_database = connection.ops.get_db_converters(expression)
     return [*of_database, *expression.get_db_converters(connection)]
+
+
+def first_values(
+    using: str, queries: Mapping[str, QuerySet[Any, Any]]
+) -> dict[str, Any]:
+    """The value that each query finds first; None where it finds none. One SELECT.
+
+    Each query selects one column.
+    """
+    query: Any = Query(None)
+    for name, rows in queries.items():
+        query.add_annotation(Subquery(rows[:1]), name)
+    [values] = query.get_compiler(using).results_iter()
+    return dict(zip(queries, values, strict=True))
 
 
 def moment_reader(using: str) -> Callable[[Any], datetime]:

@@ -1,10 +1,8 @@
 """A read-only log of the verifications: what happened to which attempt."""
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
 from typing import Any
 
-from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters, ShowFacets
 from django.contrib.admin.views.main import ChangeList
@@ -13,13 +11,13 @@ from django.contrib.auth import get_user_model
 from django.db.models import ForeignObjectRel, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import health
+from ..health import health
 from ..models import PhoneVerification
 from . import links, search, words
 from .attempt import AttemptPage
+from .banners import banners
 from .changelist import BoundedPaginator, LogChangeList
 from .explain import ExplainPage
 from .filters import PeriodFilter, PurposeFilter, RegionFilter, UserFilter
@@ -112,23 +110,8 @@ class PhoneVerificationAdmin(AttemptPage, ExplainPage, SummaryPage):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        context = {"warnings": list(self._warnings())} | (extra_context or {})
+        context = {"warnings": list(banners(health()))} | (extra_context or {})
         return super().changelist_view(request, context)
-
-    def _warnings(self) -> Iterator[str]:
-        oldest_due = health.oldest_due()
-        if health.is_too_long(oldest_due):
-            minutes = oldest_due // timedelta(minutes=1)
-            yield f"{health.Trouble.QUEUE.label} ({minutes} min)"
-        # An erasure takes the network of a row.
-        starts = PhoneVerification.objects.filter(erased_at=None)
-        newest = starts.order_by("-created_at").first()
-        # In development, clients come from a loopback address.
-        if newest is not None and not newest.network and not settings.DEBUG:
-            yield _(
-                "The newest start has no client network, so the limits by network do "
-                "not apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
-            )
 
     def get_search_results(
         self,

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.contrib import admin
@@ -10,18 +10,17 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from .. import brake, gate, health, heartbeats, statistics, tallies
-from ..health import Trouble
+from .. import brake, statistics, tallies
+from ..health import Health, Trouble, health
 from ..heartbeats import DELIVERY, SWEEP
-from ..pacing import Pause
 from ..statistics import NOT_SUPPORTED, PERIODS, Figures, Region, Speed, Speeds
 from ..statuses import Failure
 from . import words
+from .banners import banners
 from .chart import Counts, chart, counts
 
 TEMPLATE = "admin/django_idenfy_phone/phoneverification/summary.html"
@@ -52,10 +51,10 @@ REFUSALS = {
     tallies.UNAVAILABLE: gettext_lazy("iDenfy cannot be asked"),
     tallies.GUARD: gettext_lazy("START_GUARD raised an error"),
 }
-HEARTBEATS = (
-    (SWEEP, gettext_lazy("Last sweep"), Trouble.SWEEP),
-    (DELIVERY, gettext_lazy("Last delivery"), Trouble.DELIVERY),
-)
+HEARTBEATS = {
+    SWEEP: gettext_lazy("Last sweep"),
+    DELIVERY: gettext_lazy("Last delivery"),
+}
 
 
 class Line(NamedTuple):
@@ -67,11 +66,10 @@ class Line(NamedTuple):
 
 
 class Fact(NamedTuple):
-    """How something is now; ``warning`` is "" where all is well."""
+    """How something is now."""
 
     title: object
     text: str
-    warning: object = ""
 
 
 class SummaryPage(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -96,11 +94,13 @@ class SummaryPage(admin.ModelAdmin):  # type: ignore[type-arg]
 
 def summary(period: str) -> dict[str, Any]:
     """What the page shows. The period is that of the regions and of the chart."""
-    figures = statistics.all_figures()
+    figures, found = statistics.all_figures(), health()
     shown: dict[str, Any] = {
         "period": TITLES[period],
         "periods": [(name, title, name == period) for name, title in TITLES.items()],
-        "facts": list(facts(timezone.now())),
+        # The engaged brakes have a table.
+        "warnings": list(banners(found, but=Trouble.BRAKE)),
+        "facts": list(facts(found)),
         "brakes": brake.engaged(),
         "is_enforced": brake.is_enforced(),
         "speeds": statistics.speeds(),
@@ -167,21 +167,15 @@ def _time(length: timedelta | None) -> str:
     return words.NOTHING if length is None else words.duration(length)
 
 
-def facts(now: datetime) -> Iterator[Fact]:
+def facts(found: Health) -> Iterator[Fact]:
     """How the queue, the gate, the sweep and the delivery are."""
-    queue, provider_gate, ages = health.queue(), gate.current(), heartbeats.ages()
-    yield Fact(_("Queued rows"), *_written([queue.depth]))
-    is_late = health.is_too_long(queue.oldest_due)
-    warning = Trouble.QUEUE.label if is_late else ""
-    yield Fact(_("Oldest queued row"), _ago(queue.oldest, _("none")), warning)
-    next_slot_in = provider_gate.next_slot(now) - now
-    yield Fact(_("Next slot for a send"), _left(next_slot_in, _("now")))
-    for pause in Pause:
-        left = provider_gate.pause_ends_at(pause, now) - now
+    yield Fact(_("Queued rows"), *_written([found.queued]))
+    yield Fact(_("Oldest queued row"), _ago(found.oldest_queued, _("none")))
+    yield Fact(_("Next slot for a send"), _left(found.next_slot_in, _("now")))
+    for pause, left in found.pauses.items():
         yield Fact(pause.label, _left(left, _("no")))
-    for name, title, trouble in HEARTBEATS:
-        warning = trouble.label if heartbeats.is_silent(name, ages) else ""
-        yield Fact(title, _ago(ages.get(name), _("never")), warning)
+    for name, title in HEARTBEATS.items():
+        yield Fact(title, _ago(found.heartbeats.get(name), _("never")))
 
 
 def _ago(age: timedelta | None, otherwise: str) -> str:

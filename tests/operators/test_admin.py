@@ -2,18 +2,15 @@
 
 import re
 import uuid
-from datetime import timedelta
 from html import unescape
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.db import connection
-from django.utils import timezone
 from django.utils.html import escape
 
 from django_idenfy_phone import phone
 from django_idenfy_phone.models import PhoneVerification
-from django_idenfy_phone.testing import age
 from support.constants import NUMBER
 from support.steps import MASKED_NUMBER, detail_url
 
@@ -24,58 +21,8 @@ PAGES = ["", "{}/change/", "{}/history/"]
 
 
 @pytest.fixture
-def warnings(admin_client):
-    """Return the warnings above the list."""
-
-    def warnings():
-        page = admin_client.get(LIST_URL)
-        text = page.content.decode()
-        return [
-            unescape(each) for each in re.findall('<li class="warning">(.*)</li>', text)
-        ]
-
-    return warnings
-
-
-@pytest.fixture
 def row(make):
     return make("verified", purpose="signup", provider_code="BAD_VALUE")
-
-
-def test_admin_shows_no_warning_when_all_is_well(make, warnings):
-    make("queued", network="8.8.8.8")
-    assert warnings() == []
-
-
-def test_admin_warns_of_a_code_that_waits_too_long(make, warnings):
-    age(make("queued", network="8.8.8.8"), timedelta(minutes=2))
-    (text,) = warnings()
-    assert text.endswith(" (2 min)")
-
-
-def test_admin_warns_of_a_start_without_a_network(make, warnings):
-    age(make("sent", network="8.8.8.8"), timedelta(minutes=1))
-    make("sent")
-    (text,) = warnings()
-    assert text.startswith("The newest start has no client network")
-
-
-def test_admin_misses_no_network_of_an_erased_start(make, warnings):
-    age(make("sent", network="8.8.8.8"), timedelta(minutes=1))
-    make("sent", user=None, erased_at=timezone.now())
-    assert warnings() == []
-
-
-def test_admin_needs_no_network_in_development(make, warnings, settings):
-    settings.DEBUG = True
-    make("sent")
-    assert warnings() == []
-
-
-def test_admin_shows_each_warning_once(make, admin_client, warnings):
-    make("sent")
-    admin_client.get(f"{LIST_URL}?nonsense=1")
-    assert len(warnings()) == 1
 
 
 def test_admin_shows_why_a_send_failed(make, admin_client):

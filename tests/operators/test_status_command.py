@@ -16,6 +16,18 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("wire")]
 HOUR = timedelta(hours=1)
 
 
+@pytest.fixture
+def ran(clock):
+    """Store when sweep and delivery last ran, each some minutes ago."""
+
+    def ran(**minutes):
+        for name, ago in minutes.items():
+            beat_at = clock.now - timedelta(minutes=ago)
+            Heartbeat.objects.create(name=name, beat_at=beat_at)
+
+    return ran
+
+
 def run_status(capsys, *options):
     """Return the exit status and the printed lines."""
     try:
@@ -40,13 +52,14 @@ def test_exit_status_is_0_without_rows(capsys):
     )
 
 
-def test_last_hour_is_counted_by_outcome(make, capsys):
+def test_last_hour_is_counted_by_outcome(make, ran, capsys):
+    ran(sweep=0, delivery=0)
     for status in ("sent", "sent", "verified", "locked"):
         make(status)
     make("failed", failure="unknown")
     age(make("expired"), HOUR)
     exit_status, lines = run_status(capsys)
-    assert lines[6:] == [
+    assert lines[8:] == [
         "Last hour: locked: 1",
         "Last hour: sent: 2",
         "Last hour: unknown: 1",
@@ -117,21 +130,51 @@ def test_exit_status_is_1_when_rows_were_too_late(make, capsys):
     assert (exit_status, lines[-1][:22]) == (1, "Rows were not sent in ")
 
 
-def test_exit_status_is_0_until_a_crash_of_confirm_is_repaired(make, capsys):
+def test_exit_status_is_0_until_a_crash_of_confirm_is_repaired(make, ran, capsys):
+    ran(sweep=0)
     row = make("sent")
     PhoneVerification.objects.mark_verified(row, timezone.now())
     age(row, timedelta(minutes=2.5))
     assert run_status(capsys)[0] == 0
 
 
+@pytest.fixture
+def unannounced(make, ran):
+    """Store a proof whose receiver fails."""
+
+    def unannounced(**fields):
+        ran(sweep=0, delivery=0)
+        times = dict.fromkeys(("verified_at", "announce_at"), timezone.now())
+        return make("verified", **times | fields)
+
+    return unannounced
+
+
 @pytest.mark.parametrize(("minutes", "expected"), [(4.9, 0), (5, 1), (2000, 1)])
 def test_exit_status_is_1_when_receivers_fail_for_minutes(
-    make, capsys, minutes, expected
+    unannounced, capsys, minutes, expected
 ):
-    age(make("verified", verified_at=timezone.now()), timedelta(minutes=minutes))
+    later = timezone.now() + timedelta(days=2)
+    age(unannounced(announce_at=later), timedelta(minutes=minutes))
     exit_status, lines = run_status(capsys)
     assert exit_status == expected
     assert lines[-1].startswith("A proof was not announced") == expected
+
+
+def test_receiver_that_fails_for_minutes_is_named(unannounced, capsys):
+    failure = "shop.receivers.remember (ValueError)"
+    row = unannounced(announce_failure=failure)
+    assert failure not in str(run_status(capsys))
+    age(row, timedelta(minutes=5))
+    assert f"Not announced: {failure}" in run_status(capsys)[1]
+    [line] = run_status(capsys, "--json")[1]
+    assert json.loads(line)["announce_failure"] == failure
+
+
+def test_erased_proof_is_missed_by_nobody(unannounced, capsys):
+    row = unannounced(announce_at=None, erased_at=timezone.now())
+    age(row, timedelta(minutes=5))
+    assert run_status(capsys)[0] == 0
 
 
 @pytest.mark.parametrize("failure", ["unknown", "rate_limited", "unreachable"])
@@ -150,18 +193,6 @@ def test_pause_written_by_a_wrong_clock_is_not_reported(capsys):
     ProviderGate.objects.create(sends_paused_until=timezone.now() + HOUR)
     exit_status, lines = run_status(capsys)
     assert (exit_status, lines[2]) == (0, "Sends paused: no")
-
-
-@pytest.fixture
-def ran(clock):
-    """Store when sweep and delivery last ran, each some minutes ago."""
-
-    def ran(**minutes):
-        for name, ago in minutes.items():
-            beat_at = clock.now - timedelta(minutes=ago)
-            Heartbeat.objects.create(name=name, beat_at=beat_at)
-
-    return ran
 
 
 def test_heartbeats_are_shown(ran, capsys):
@@ -191,6 +222,33 @@ def test_exit_status_is_1_when_a_heartbeat_is_missing(ran, capsys, minutes, trou
     exit_status, lines = run_status(capsys)
     assert exit_status == bool(trouble)
     assert trouble is None or lines[-1].startswith(trouble)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "beats", "trouble"),
+    [
+        (2, {}, None),
+        (2.1, {}, SWEEP),
+        (10, {"sweep": 1}, None),
+        (10.1, {"sweep": 1}, DELIVERY),
+        (10.1, {"sweep": 3}, SWEEP),
+    ],
+)
+def test_what_never_ran_is_missed_once_something_was_started(
+    make, ran, capsys, minutes, beats, trouble
+):
+    ran(**beats)
+    age(make("sent"), timedelta(minutes=minutes))
+    exit_status, lines = run_status(capsys)
+    assert exit_status == bool(trouble)
+    assert trouble is None or lines[-1].startswith(trouble)
+
+
+def test_status_takes_four_statements(make, ran, capsys, django_assert_num_queries):
+    make("sent")
+    ran(sweep=1)
+    with django_assert_num_queries(4):
+        run_status(capsys)
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(0, 1), (39, 1), (40, 0)])
@@ -232,6 +290,7 @@ def test_json_has_every_key_without_rows(capsys):
         "pauses": {"sends": 0, "account": 0, "checks": 0},
         "account_faults": 0,
         "heartbeats": {"sweep": None, "delivery": None},
+        "announce_failure": "",
         "last_hour": NONE,
         "troubles": [],
     }

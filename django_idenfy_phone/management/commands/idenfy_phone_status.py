@@ -50,6 +50,8 @@ class Command(BaseCommand):
             if name in found.heartbeats:
                 age = _seconds(found.heartbeats[name])
                 yield title, _("%(time)s ago") % {"time": age}
+        if found.announce_failure:
+            yield _("Not announced"), found.announce_failure
         for outcome, count in sorted(found.outcomes.items()):
             yield _("Last hour: %(outcome)s") % {"outcome": outcome}, count
 
@@ -65,6 +67,7 @@ def as_json(found: Health) -> dict[str, Any]:
         "pauses": {each.value: _number(left) for each, left in found.pauses.items()},
         "account_faults": found.account_faults,
         "heartbeats": {name: _number(ages.get(name)) for name in (SWEEP, DELIVERY)},
+        "announce_failure": found.announce_failure,
         "last_hour": {each.value: found.outcomes.get(each, 0) for each in OUTCOMES},
         "troubles": [each.value for each in found.troubles],
     }

@@ -1,0 +1,29 @@
+"""What needs a person, as warnings above the pages of the operators."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from ..health import Health, Trouble
+
+
+def banners(found: Health, *, but: Trouble | None = None) -> Iterator[str]:
+    """A text for each trouble ``but`` one, and one where starts have no network."""
+    for trouble in (each for each in found.troubles if each != but):
+        yield f"{trouble.label}{_detail(trouble, found)}"
+    # In development, clients come from a loopback address.
+    if not found.has_network and not settings.DEBUG:
+        yield _(
+            "The newest start has no client network, so the limits by network do not "
+            "apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."
+        )
+
+
+def _detail(trouble: Trouble, found: Health) -> str:
+    if trouble == Trouble.QUEUE and found.oldest_due:
+        return f" ({found.oldest_due // timedelta(minutes=1)} min)"
+    if trouble == Trouble.RECEIVERS and found.announce_failure:
+        return f" {found.announce_failure}"
+    return ""
