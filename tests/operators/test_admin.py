@@ -6,6 +6,7 @@ from html import unescape
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.utils.html import escape
 
@@ -30,6 +31,13 @@ def test_admin_shows_why_a_send_failed(make, admin_client):
     page = admin_client.get(f"{LIST_URL}{row.pk}/change/").content.decode()
     assert "number refused by iDenfy" in page
     assert "BAD_VALUE" in page
+
+
+def test_only_permissions_that_mean_something_exist():
+    ours = Permission.objects.filter(content_type__app_label="django_idenfy_phone")
+    assert set(ours.values_list("codename", flat=True)) == {
+        *("view_phoneverification", "view_full_number", "unblock"),
+    }
 
 
 UNREADABLE = ["garbage123", "+370", "+99912345678", "0 612 34567", "<b>%s{}", "x", ""]

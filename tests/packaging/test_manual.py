@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.core.management import call_command, load_command_class
 from django.dispatch import Signal
 from django.utils import timezone
@@ -255,6 +256,13 @@ def first_column(title):
     """The names in the first column of the table whose header begins so."""
     table = MANUAL.partition(title)[2].split("\n\n")[0]
     return found(r"^``(\w+)`` ", table)
+
+
+@pytest.mark.django_db
+def test_permissions_are_those_of_the_table():
+    ours = Permission.objects.filter(content_type__app_label="django_idenfy_phone")
+    names = set(ours.values_list("codename", flat=True))
+    assert first_column("Permission                     Allows") == names
 
 
 @pytest.mark.django_db
