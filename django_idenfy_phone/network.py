@@ -69,6 +69,15 @@ def read_network(text: str) -> str:
     return _network_of(address) if address else UNKNOWN
 
 
+def mask_network(network: str) -> str:
+    """What ``read_network`` returns, without its end: "9.9.*.*" or "2606:4700:*"."""
+    if ":" in network:
+        groups = IPv6Network(network).exploded.split(":")
+        return ":".join([*groups[:2], "*"])
+    parts = network.split(".")
+    return ".".join([*parts[:2], "*", "*"]) if len(parts) == 4 else network
+
+
 def _network_of(address: IPv4Address | IPv6Address) -> str:
     if isinstance(address, IPv4Address):
         return str(address)

@@ -19,7 +19,7 @@ from .. import brake, phone, services
 from ..exceptions import NumberNotSupported, UnknownUser
 from ..explain import Reason, explain
 from ..models import PhoneVerification
-from ..network import read_network
+from ..network import mask_network, read_network
 from ..starting import find_user
 
 TEMPLATE = "admin/django_idenfy_phone/phoneverification/explain.html"
@@ -119,7 +119,8 @@ class ExplainPage(admin.ModelAdmin):  # type: ignore[type-arg]
             return explain(**customer)
         known = [_("number %s") % form.masked_number] if form.masked_number else []
         known += [_("user")] if customer["user"] else []
-        known += [_("network")] if customer["network"] else []
+        if network := customer["network"]:
+            known += [_("network %s") % mask_network(network)]
         text = _("Unblocked: %s") % ", ".join(known)
         _log(request, text, customer["user"])
         messages.success(request, text)

@@ -456,3 +456,16 @@ def test_result_of_client_network_setting_is_stored(settings, api, idenfy_sandbo
     api.credentials(HTTP_CF_CONNECTING_IP="2606:4700:1:2:3::4")
     post_start_from(api, "10.0.0.1")
     assert rows.get().network == "2606:4700:1:2::/64"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("9.9.8.7", "9.9.*.*"),
+        ("2606:4700:10:20::1", "2606:4700:*"),
+        ("2606::1", "2606:0000:*"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_masked_network_shows_its_first_half_at_most(text, masked):
+    assert network.mask_network(network.read_network(text)) == masked
