@@ -4,12 +4,12 @@ It finds what ``gate`` and ``limits`` would refuse, but only reads: nothing is l
 stored or settled. A START_GUARD, a login or a throttle of the host may refuse as well.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -19,11 +19,12 @@ from .conf import Limit, conf
 from .edge import hide_values
 from .exceptions import NumberNotSupported
 from .look import FIELDS
-from .models import PhoneVerification
+from .models import PhoneVerification, primary_alias
 from .network import read_network
 from .pacing import Pause
 from .querysets import PhoneVerificationQuerySet
 from .starting import Caller, user_id_of
+from .statements import first_values
 from .statuses import Status
 
 TEXTS = {
@@ -50,8 +51,9 @@ TEXTS = {
     ),
     "site": gettext_lazy("The limit of the whole site is reached: %(used)s."),
     brake.BRAKE: gettext_lazy(
-        "The brake of the region %(region)s refuses newcomers: a user who verified a "
-        "number before may start."
+        "The brake of the region %(region)s refuses newcomers, since %(confirmed)s of "
+        "%(sends)s numbers confirmed a code: a user who verified a number before may "
+        "start."
     ),
 }
 
@@ -60,7 +62,8 @@ class Reason(NamedTuple):
     """What refuses a start, and until when: None where waiting does not help.
 
     ``kind`` is a key of TEXTS. ``sends`` are those that the ``limit`` counts, or those
-    of the last day for a cooldown.
+    of the last day for a cooldown. For a brake, they are the numbers that got a code
+    before it engaged, of which so many ``confirmed`` it.
     """
 
     kind: str
@@ -68,9 +71,10 @@ class Reason(NamedTuple):
     sends: int = 0
     limit: Limit | None = None
     region: str = ""
+    confirmed: int = 0
 
     def __str__(self) -> str:
-        facts: dict[str, object] = {"sends": self.sends, "region": self.region}
+        facts: dict[str, object] = self._asdict()
         facts["used"] = self._used(self.limit) if self.limit else ""
         text = str(TEXTS[self.kind]) % facts
         return f"{text} {_('Until %s.') % _moment(self.until)}" if self.until else text
@@ -149,34 +153,63 @@ class _Look:
         """Also those that ended before."""
         for pause, until in gate.useful_at(gate.current(), self.now).items():
             yield Reason(pause, until)
+        known = [(kind, each) for kind in self.values for each in conf.limits_of(kind)]
+        named = {f"limit_{n}": pair for n, pair in enumerate(known)}
+        times = {
+            name: self._times(self._limited(kind, limit))[limit.sends - 1 :]
+            for name, (kind, limit) in named.items()
+        }
         if self.number:
-            yield from self._cooldown()
+            newest = self._created("number", limits.UNCOUNTED_COOLDOWN)
+            times["newest"] = self._times(newest)
+        found = first_values(primary_alias(), times)
+        if self.number:
+            yield from self._cooldown(found["newest"])
             yield from self._brake(self.number.region)
-        for kind in (*self.values, "site"):
-            for limit in conf.limits_of(kind):
-                yield from self._limit(kind, limit)
+        yield from self._limits(named, found)
+        for limit in conf.limits_of("site"):
+            if nth_newest := site.nth_newest(limit, self.now):
+                sends = self._limited("site", limit).count()
+                yield Reason("site", nth_newest + limit.window, sends, limit)
 
-    def _cooldown(self) -> Iterator[Reason]:
-        newest = self._times(self._created("number", limits.UNCOUNTED_COOLDOWN))[:1]
+    def _cooldown(self, newest: datetime | None) -> Iterator[Reason]:
         sends = list(self._times(self._counted("number", limits.DAY)))
-        for until in limits.cooldown_ends(list(newest), sends):
+        for until in limits.cooldown_ends([newest] if newest else [], sends):
             yield Reason(limits.COOLDOWN, until, len(sends))
 
     def _brake(self, region: str) -> Iterator[Reason]:
         for each in brake.engaged():
             until, user_id = each.engaged_until, self.values.get("user")
             if each.region == region and brake.refuses(until, user_id):
-                yield Reason(brake.BRAKE, until, region=region)
+                yield Reason(
+                    brake.BRAKE,
+                    until,
+                    each.numbers,
+                    region=region,
+                    confirmed=each.confirmed,
+                )
 
-    def _limit(self, kind: str, limit: Limit) -> Iterator[Reason]:
+    def _limits(
+        self, named: Mapping[str, tuple[str, Limit]], found: Mapping[str, Any]
+    ) -> Iterator[Reason]:
+        """Those that ``found`` shows as reached, by the time of their last send."""
+        reached = {name: pair for name, pair in named.items() if found[name]}
+        counts = {
+            name: self._limited(kind, limit)
+            .order_by()
+            .values(FIELDS[kind])
+            .annotate(sends=Count("pk"))
+            .values("sends")
+            for name, (kind, limit) in reached.items()
+        }
+        sends = first_values(primary_alias(), counts)
+        for name, (kind, limit) in reached.items():
+            yield Reason(kind, found[name] + limit.window, sends[name], limit)
+
+    def _limited(self, kind: str, limit: Limit) -> PhoneVerificationQuerySet:
+        """What a limit counts."""
         refused = limits.counts_refusals(kind, limit)
-        rows = self._counted(kind, limit.window, with_account_refusals=refused)
-        if kind == "site":
-            nth_newest = site.nth_newest(limit, self.now)
-        else:
-            nth_newest = self._times(rows)[limit.sends - 1 : limit.sends].first()
-        if nth_newest:
-            yield Reason(kind, nth_newest + limit.window, rows.count(), limit)
+        return self._counted(kind, limit.window, with_account_refusals=refused)
 
     def _created(self, kind: str, window: timedelta) -> PhoneVerificationQuerySet:
         """The rows of a kind within a window, but for those before a clearing."""

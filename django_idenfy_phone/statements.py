@@ -193,8 +193,10 @@ def first_values(
 ) -> dict[str, Any]:
     """The value that each query finds first; None where it finds none. One SELECT.
 
-    Each query selects one column.
+    Each query selects one column. Without any, nothing is asked.
     """
+    if not queries:
+        return {}
     query: Any = Query(None)
     for name, rows in queries.items():
         query.add_annotation(Subquery(rows[:1]), name)

@@ -334,8 +334,9 @@ def test_sweep_looks_again_after_the_clock_was_set_back(send, clock):
 
 
 def test_explain_tells_newcomers_of_the_brake(engaged, make, user, clock):
-    reason = Reason("brake", clock.now + HOUR, region="LT")
+    reason = Reason("brake", clock.now + HOUR, 200, region="LT")
     assert explain(phone_number=NUMBER) == [reason]
+    assert "since 0 of 200 numbers confirmed a code" in str(reason)
     assert explain(phone_number=NUMBER, user=user) == [reason]
     assert explain(phone_number=BRITISH) == []
     make("verified", region="GB", phone_number=BRITISH)

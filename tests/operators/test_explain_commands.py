@@ -153,9 +153,10 @@ def test_brake_is_released(run, clock):
 def test_brake_and_number_are_unblocked_together(run, clock, settings):
     settings.IDENFY_PHONE_BRAKE = {"mode": "enforce"}
     until = clock.now + timedelta(minutes=1)
-    RegionBrake.objects.create(region="LT", engaged_until=until)
+    RegionBrake.objects.create(region="LT", engaged_until=until, numbers=60)
+    engaged = {"region": "LT", "sends": 60, "confirmed": 0}
     assert run("explain", "--number", NUMBER)[1][1:] == [
-        f"{TEXTS['brake'] % {'region': 'LT'}} Until 2026-07-01 12:01:00 EEST."
+        f"{TEXTS['brake'] % engaged} Until 2026-07-01 12:01:00 EEST."
     ]
     lines = ["The brake is released.", UNBLOCKED, MASKED_NUMBER, NOTHING]
     assert run("unblock", "--region", "LT", "--number", NUMBER) == (0, lines)
