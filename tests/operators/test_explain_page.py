@@ -9,7 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 
-from django_idenfy_phone import brake
+from django_idenfy_phone import brake, maintenance
 from django_idenfy_phone.models import PhoneVerification, RegionBrake, StartLock
 from support.constants import NUMBER
 from support.steps import MASKED_NUMBER, start
@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("wire")]
 
 LIST_URL = "/admin/django_idenfy_phone/phoneverification/"
 URL = f"{LIST_URL}explain/"
+NOW, HOUR = timedelta(0), timedelta(hours=1)
 NOTHING = "Nothing would refuse a start now."
 RIGHTS = {"view": "view_phoneverification", "unblock": "unblock"}
 
@@ -102,6 +103,21 @@ def test_number_that_is_none_is_told(staff, button):
     assert not LogEntry.objects.exists()
 
 
+@pytest.mark.parametrize(
+    "body", [{"number": NUMBER}, {"user": "ona"}, {"network": "9.9.9.9"}]
+)
+def test_answer_about_one_of_them_takes_few_statements(
+    staff, make, engaged, settings, django_assert_max_num_queries, body
+):
+    settings.IDENFY_PHONE_BRAKE = {"mode": "enforce"}
+    kinds = ("number", "user", "network")
+    settings.IDENFY_PHONE_SEND_LIMITS = dict.fromkeys(kinds, ("1/m", "1/h", "1/d"))
+    make("expired", network="9.9.9.9")
+    client = staff("view", "unblock")
+    with django_assert_max_num_queries(12):
+        client.post(URL, body)
+
+
 # Permissions
 
 
@@ -162,7 +178,7 @@ def test_user_and_network_are_unblocked_and_logged_at_the_user(staff, user):
     assert answers(staff("view", "unblock").post(URL, body)) == [NOTHING]
     entry = LogEntry.objects.get()
     assert entry.get_edited_object() == user
-    assert entry.change_message == "Unblocked: user, network"
+    assert entry.change_message == "Unblocked: user, network 9.9.*.*"
 
 
 def test_unblocking_is_logged_without_the_number(staff, caplog):
@@ -191,6 +207,33 @@ def test_engaged_brake_is_shown(staff, engaged, settings, mode, text):
     page = text_of(staff("view").get(URL))
     assert text in page
     assert "<td>2 of 60</td>" in page
+    assert ("<td>0 starts</td>" in page) == (mode == "observe")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("url", [URL, f"{LIST_URL}summary/"])
+def test_page_shows_what_an_observing_brake_would_have_refused(
+    staff, make, clock, settings, url
+):
+    settings.TIME_ZONE = "UTC"
+    settings.IDENFY_PHONE_ALLOW_ANONYMOUS = True
+    settings.IDENFY_PHONE_SEND_LIMITS = {"block": ()}
+    for n in range(200):
+        sent_at = {"created_at": clock.now, "claimed_at": clock.now}
+        make("sent", phone_number=f"+3706{n:07}", user=None, **sent_at)
+    clock.move(timedelta(minutes=3))
+    maintenance.sweep(lambda pk: True)
+    begin = clock.now
+    clock.move(timedelta(seconds=1))
+    for n in range(7):
+        assert start(None, f"+3706123{n:04}").status == "queued"
+    clock.move(timedelta(minutes=1))
+    maintenance.sweep(lambda pk: True)
+    page = text_of(staff("view").get(url))
+    table = page.partition("Would have been refused")[2].partition("</table>")[0]
+    cells = [f"{begin + later:%Y-%m-%d %H:%M:%S} UTC" for later in (NOW, HOUR)]
+    expected = ["LT", *cells, "0 of 200", "7 starts"]
+    assert re.findall("<t[hd][^>]*>(.*?)</t[hd]>", table) == expected
 
 
 def test_brake_is_released_and_logged(staff, engaged, caplog):

@@ -220,7 +220,9 @@ def test_engaged_brake_is_shown_with_a_link_to_release_it(
     RegionBrake.objects.create(region="LT", engaged_until=noon.now + HOUR, **known)
     text = page()
     found = lines(text, "Regions where hardly anybody confirms")
-    assert found["LT"] == ["2026-11-30 13:00:00 EET", "2 of 60"]
+    observed = ["0 starts"] if mode == "observe" else []
+    times = ["2026-11-30 12:00:00 EET", "2026-11-30 13:00:00 EET"]
+    assert found["LT"] == [*times, "2 of 60", *observed]
     assert effect in text
     assert f'<a href="{LIST_URL}explain/">Release it</a>' in text
 
