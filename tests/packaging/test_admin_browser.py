@@ -1,5 +1,6 @@
 """The admin's pages in a real Chromium: they fit, keep a strict policy and pass axe."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -40,6 +41,7 @@ PAGES = {
     "summary, 30 days": ("summary/?period=30d", ["#content-main"]),
 }
 THEMES = ["light", "dark"]
+RGB = r"rgb\((\d+), (\d+), (\d+)\)"
 HOUR = timedelta(hours=1)
 
 
@@ -211,6 +213,53 @@ def test_texts_of_the_chart_have_the_colour_of_the_page(staff, opened, theme):
     """
     fill, color = staff.execute_script(script)
     assert fill == color
+
+
+BACKGROUND = """
+    let node = document.querySelector(".idenfy-phone-chart");
+    while (getComputedStyle(node).backgroundColor === "rgba(0, 0, 0, 0)") {
+        node = node.parentElement;
+    }
+    return getComputedStyle(node).backgroundColor;
+"""
+STROKES = """
+    const lines = [...document.querySelectorAll("polyline.idenfy-phone-line")];
+    return lines.map((line) => getComputedStyle(line).stroke);
+"""
+
+
+def luminance(color):
+    """As WCAG 2 defines it, of "rgb(26, 127, 212)"."""
+    channels = [int(each) / 255 for each in re.fullmatch(RGB, color).groups()]
+    red, green, blue = (
+        each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4
+        for each in channels
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(color, other):
+    darker, lighter = sorted([luminance(color), luminance(other)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_contrast_is_that_of_wcag():
+    assert contrast("rgb(0, 0, 0)", "rgb(255, 255, 255)") == pytest.approx(21)
+    assert contrast("rgb(118, 118, 118)", "rgb(255, 255, 255)") == pytest.approx(
+        4.54, abs=0.01
+    )
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_lines_of_the_chart_stand_out_from_their_background(staff, opened, theme):
+    set_theme(staff, theme)
+    opened("summary")
+    background, strokes = (
+        staff.execute_script(BACKGROUND),
+        staff.execute_script(STROKES),
+    )
+    assert len(set(strokes)) == 3
+    assert min(contrast(each, background) for each in strokes) >= 3
 
 
 def test_each_theme_has_a_background_of_its_own(staff, opened):
