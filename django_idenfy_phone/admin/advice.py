@@ -52,7 +52,7 @@ NUMBER_TAKEN = gettext_lazy(
 )
 NOT_TOLD = gettext_lazy(
     "The number is confirmed, but the site does not know it yet: wait. If that lasts, "
-    "the operator must look at the receivers of phone_verified."
+    "the operator must look at what failed, as told below."
 )
 CODE_SPENT = gettext_lazy("The code may be used up: {again}")
 

@@ -245,7 +245,7 @@ ADVICE = {
         {},
         (
             "The number is confirmed, but the site does not know it yet: wait. If that "
-            "lasts, the operator must look at the receivers of phone_verified."
+            "lasts, the operator must look at what failed, as told below."
         ),
     ),
     "failed, refused": (
