@@ -30,6 +30,7 @@ from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Counts, Rows
 from .models import PhoneVerification, StartLock, primary_alias
 from .phone import mask, written
 from .starting import StartRequest
+from .statements import Statement, run
 from .transactions import (
     Bounds,
     bounded_locks,
@@ -74,21 +75,37 @@ RECENT = Rows("number", ALL, UNCOUNTED_COOLDOWN)
 SENDS_OF_DAY = Rows("number", COUNTED, DAY)
 
 
-def lock(start: StartRequest, bounds: Bounds | None = None) -> dict[str, datetime]:
-    """Lock number, block, user and network until the transaction ends.
+def lock_and_count(
+    start: StartRequest, key_hashes: Sequence[str], bounds: Bounds | None = None
+) -> tuple[Counts, dict[str, datetime]]:
+    """Lock number, block, user and network until the transaction ends, then count.
 
-    Returns when an operator cleared those that were cleared, by kind. ``bounds`` is
-    what ``joining_transaction`` yields: None in a caller's transaction. One upsert
-    creates and takes the locks, in sorted order so that two starts cannot deadlock.
-    Raises InsideTransaction where the caller's transaction would count in an old
-    snapshot.
+    Returns all that may refuse the start, and when an operator cleared those kinds that
+    were cleared. ``bounds`` is what ``joining_transaction`` yields: None in a caller's
+    transaction. One upsert creates and takes the locks, in sorted order so that two
+    starts cannot deadlock. Raises InsideTransaction where the caller's transaction
+    would count in an old snapshot.
     """
     using, now = primary_alias(), timezone.now()
     kind_of = _kind_by_key(_values(start))
+    locking = look.locking(using, sorted(kind_of), now, bounds)
     is_own = bounds is not None
     with nullcontext() if is_own else _refusing_old_snapshot(using):
-        cleared_at = look.take_locks(using, sorted(kind_of), now, bounds)
-    return _latest(kind_of, cleared_at)
+        found, counts = run(using, locking, _counting(start, key_hashes, {}))
+    cleared_at = _latest(kind_of, found)
+    if cleared_at:
+        [counts] = run(using, _counting(start, key_hashes, cleared_at))
+    return counts, cleared_at
+
+
+def _counting(
+    start: StartRequest, key_hashes: Sequence[str], cleared_at: Mapping[str, datetime]
+) -> Statement[Counts]:
+    asked = [RECENT, SENDS_OF_DAY, *map(_sends_within, conf.RESEND_COOLDOWN)]
+    limits = [*_exact_limits(start), *_own_site_limits(start)]
+    asked += [rows_of(kind, limit) for kind, limit in limits]
+    since, has_brake = _since(asked, cleared_at), brake.is_enforced()
+    return look.counting(primary_alias(), start, since, key_hashes, has_brake=has_brake)
 
 
 def _values(start: StartRequest) -> dict[str, Any]:
@@ -196,18 +213,6 @@ def _start_again(row: PhoneVerification, user_id: Any) -> StartRequest:
         purpose=row.purpose,
         idempotency_key=None,
     )
-
-
-def count(
-    start: StartRequest, cleared_at: Mapping[str, datetime], key_hashes: Sequence[str]
-) -> Counts:
-    """All that may refuse a start, in one SELECT. ``lock`` returns ``cleared_at``."""
-    asked = [RECENT, SENDS_OF_DAY, *map(_sends_within, conf.RESEND_COOLDOWN)]
-    limits = [*_exact_limits(start), *_own_site_limits(start)]
-    asked += [rows_of(kind, limit) for kind, limit in limits]
-    since = _since(asked, cleared_at)
-    has_brake = brake.is_enforced()
-    return look.glance(primary_alias(), start, since, key_hashes, has_brake=has_brake)
 
 
 def _exact_limits(start: StartRequest) -> list[tuple[str, Limit]]:

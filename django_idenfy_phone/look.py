@@ -1,7 +1,7 @@
 """What a start asks the database, as SQL that is built once and kept.
 
 By hand, since the ORM would build a dozen statements anew for each start.
-``take_locks`` takes the locks, ``glance`` counts all that may refuse the start, and
+``locking`` takes the locks, ``counting`` counts all that may refuse the start, and
 ``newest`` tells exactly until when, only where something does. Locks and counts stay
 two statements: in one, the counts would come from before the wait for a lock.
 """
@@ -9,17 +9,16 @@ two statements: in one, the counts would come from before the wait for a lock.
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from django.db import connections
 from django.db.models import Model
 
 from .models import GATE_ID, PhoneVerification, ProviderGate, RegionBrake, StartLock
 from .starting import StartRequest
-from .statements import Table, moment_reader
+from .statements import Statement, Table, moment_reader
 from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status, is_counted
 from .transactions import Bounds, bounding_sql
 
@@ -89,24 +88,30 @@ class Counts(NamedTuple):
     rows: Mapping[Rows, int]
 
 
-def take_locks(
+def locking(
     using: str, keys: Sequence[str], locked_at: datetime, bounds: Bounds | None
-) -> dict[str, datetime]:
-    """Create and lock the StartLocks of ``keys``, in that order.
+) -> Statement[dict[str, datetime]]:
+    """Creates and locks the StartLocks of ``keys``, in that order.
 
-    Returns when those that an operator cleared were cleared. ``bounds`` is what the
+    It answers when those that an operator cleared were cleared. ``bounds`` is what the
     transaction yields.
     """
     table = Table(using, StartLock)
-    sql = _lock_sql(using, len(keys), bounding_sql(bounds))
     moment = table.value("locked_at", locked_at)
-    with table.connection.cursor() as cursor:
-        cursor.execute(sql, [each for key in keys for each in (key, moment)])
-        if not table.returns_rows:
-            locks = StartLock.objects.filter(key__in=keys)
-            return {lock.key: lock.cleared_at for lock in locks if lock.cleared_at}
-        rows = cursor.fetchall()
-    read = moment_reader(using)
+    return Statement(
+        _lock_sql(using, len(keys), bounding_sql(bounds)),
+        [each for key in keys for each in (key, moment)],
+        partial(_cleared_at, table, keys),
+    )
+
+
+def _cleared_at(
+    table: Table[StartLock], keys: Sequence[str], rows: Sequence[Sequence[Any]]
+) -> dict[str, datetime]:
+    if not table.returns_rows:
+        locks = StartLock.objects.filter(key__in=keys)
+        return {lock.key: lock.cleared_at for lock in locks if lock.cleared_at}
+    read = moment_reader(table.using)
     return {key: read(moment) for key, moment in rows if moment}
 
 
@@ -121,34 +126,31 @@ def _lock_sql(using: str, keys: int, bounded: str) -> str:
     )
 
 
-def glance(
+def counting(
     using: str,
     start: StartRequest,
     since: Mapping[Rows, datetime],
     key_hashes: Sequence[str],
     *,
     has_brake: bool,
-) -> Counts:
-    """Count rows, each kind of them from its time in ``since`` on, in one SELECT.
+) -> Statement[Counts]:
+    """Counts rows, each kind of them from its time in ``since`` on, in one SELECT.
 
     The brake is looked at only with ``has_brake``, since each table takes its time.
     """
-    statement = _glance(using, tuple(since), len(key_hashes), has_brake)
+    glance = _glance(using, tuple(since), len(key_hashes), has_brake)
     region = [start.region] if has_brake else []
-    parameters = [*key_hashes, *statement.parameters(start, since), *region]
-    with connections[using].cursor() as cursor:
-        cursor.execute(statement.sql, parameters)
-        return statement.counts(cursor.fetchall())
+    parameters = [*key_hashes, *glance.parameters(start, since), *region]
+    return Statement(glance.sql, parameters, glance.counts)
 
 
 class _Glance:
-    """The SELECT of ``glance`` for ``asked``, and for so many hashes of a key.
+    """The SELECT of ``counting`` for ``asked``, and for so many hashes of a key.
 
     Each of its rows has the times of the key, of the brake and of the gate, and counts
     verifications that are alike, if there are any: of one of ``kinds``, by its place,
     with the same end and the same ``age``. That is the place of the shortest window
-    that they are in, among those of the kind. An expression for each Rows would take
-    the database twice as long.
+    that they are in, among those of the kind.
     """
 
     def __init__(

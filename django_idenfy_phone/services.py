@@ -182,8 +182,7 @@ def _store(start: StartRequest, key_hashes: list[str]) -> PhoneVerification:
     """T0: locks, then limits, then the row."""
     using = primary_alias()
     with joining_transaction(using) as bounds:
-        cleared_at = limits.lock(start, bounds)
-        counts = limits.count(start, cleared_at, key_hashes)
+        counts, cleared_at = limits.lock_and_count(start, key_hashes, bounds)
         if counts.key_used_at:
             if repeated := idempotency.find(start):
                 return repeated

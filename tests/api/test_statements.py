@@ -37,11 +37,13 @@ def statements():
     """Kind and first table of each statement, but for transactions and bounds."""
 
     def wrapper(execute, sql, params, many, context):
-        plain = re.sub("^SET STATEMENT .*? FOR ", "", sql)
-        kind = plain.split()[0].lstrip("(")
-        if kind not in ("BEGIN", "PRAGMA", "SET"):
-            table = re.search('(?:FROM|INTO|UPDATE) +[`"]?(\\w+)', plain)[1]
-            found.append(f"{kind} {table.removeprefix('django_idenfy_phone_')}")
+        # Several may go to the database at once.
+        for each in sql.split("; "):
+            plain = re.sub("^SET STATEMENT .*? FOR ", "", each)
+            kind = plain.split()[0].lstrip("(")
+            if kind not in ("BEGIN", "PRAGMA", "SET"):
+                table = re.search('(?:FROM|INTO|UPDATE) +[`"]?(\\w+)', plain)[1]
+                found.append(f"{kind} {table.removeprefix('django_idenfy_phone_')}")
         return execute(sql, params, many, context)
 
     found = []
@@ -67,6 +69,24 @@ def test_start_takes_three_statements(started, user, is_anonymous):
     with statements() as found:
         assert post_start(client).status_code == 202
     assert found == START
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="is about psycopg")
+@pytest.mark.parametrize(("is_server_binding", "round_trips"), [(False, 2), (True, 3)])
+def test_locks_and_counts_go_to_the_database_at_once(
+    started, api, monkeypatch, is_server_binding, round_trips
+):
+    options, sent = connection.settings_dict["OPTIONS"], []
+    monkeypatch.setitem(options, "server_side_binding", is_server_binding)
+    connection.close()
+    try:
+        with connection.execute_wrapper(
+            lambda run, *args: sent.append(1) or run(*args)
+        ):
+            assert post_start(api).status_code == 202
+    finally:
+        connection.close()
+    assert len(sent) == round_trips
 
 
 def test_start_with_a_key_looks_for_it_before_its_guard(started, api):

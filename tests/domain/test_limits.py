@@ -507,7 +507,8 @@ def test_number_block_user_and_network_are_locked_where_known(user, options, loc
 
 
 def test_locks_of_different_kinds_have_different_keys():
-    limits.lock(StartRequest(NUMBER, "LT", NUMBER[:-4], NUMBER, "", None))
+    alike = StartRequest(NUMBER, "LT", NUMBER[:-4], NUMBER, "", None)
+    limits.lock_and_count(alike, [])
     assert StartLock.objects.count() == 4
 
 

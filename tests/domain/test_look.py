@@ -115,8 +115,7 @@ def plain_ends_of_limits(start, cleared_at, now):
 def found_end(start, now):
     """When the start that was refused may come again; ``now`` where it may come."""
     try:
-        cleared_at = limits.lock(start)
-        limits.enforce(start, limits.count(start, cleared_at, []), cleared_at)
+        limits.enforce(start, *limits.lock_and_count(start, []))
     except VerificationError as error:
         return now + error.retry_after
     return now

@@ -87,7 +87,7 @@ def locked_for(seconds):
 
     def hold():
         with transaction.atomic():
-            limits.lock(StartRequest(NUMBER, "LT", None, "", "", None))
+            limits.lock_and_count(StartRequest(NUMBER, "LT", None, "", "", None), [])
             rows.update(network="")
             ProviderGate.objects.update(account_faults=1)
             Tally.objects.update(count=2)
