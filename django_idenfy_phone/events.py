@@ -36,6 +36,8 @@ def log(
     reason: str = "",
 ) -> None:
     """Log an event. ``reference`` is the first 8 digits of a verification's id."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
     fields = {
         "reference": reference,
         "purpose": purpose,

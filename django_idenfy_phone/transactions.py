@@ -108,16 +108,18 @@ def joining_transaction(using: str) -> Iterator[Bounds | None]:
 
     Yields the same as ``bounded_locks``. Raises LostBeforeCommit.
     """
-    is_own, uncommitted = transaction.get_autocommit(using), None
-    idle = _idle_timeout(using) if is_own and _is_mariadb(using) else nullcontext()
+    connection, uncommitted = connections[using], None
+    is_own = connection.get_autocommit()
+    bounds_idle = is_own and _is_mariadb(connection)
+    idle = _idle_timeout(using) if bounds_idle else nullcontext()
     try:
         with idle, bounded_locks(using) as bounds, transaction.atomic(using=using):
-            uncommitted = connections[using].connection
+            uncommitted = connection.connection
             yield bounds
             uncommitted = None
     except LOST_CONNECTION_ERRORS as error:
         # Django drops a connection whose rollback fails.
-        is_kept = uncommitted in (None, connections[using].connection)
+        is_kept = uncommitted in (None, connection.connection)
         if is_own and not is_kept:
             raise LostBeforeCommit(type(error).__name__) from error
         raise
@@ -132,9 +134,10 @@ def bounded_locks(using: str) -> Iterator[Bounds | None]:
     that is not our own it yields None and the caller's timeouts hold, but for MariaDB,
     where a statement can be bounded alone.
     """
-    vendor, is_own = connections[using].vendor, transaction.get_autocommit(using)
+    connection = connections[using]
+    vendor, is_own = connection.vendor, connection.get_autocommit()
     bounds = Q() if is_own else None
-    if _is_mariadb(using):
+    if _is_mariadb(connection):
         with statement_variables(using, _bounded("innodb_lock_wait_timeout", 0)):
             yield bounds
     elif is_own and vendor == "sqlite":
@@ -181,8 +184,7 @@ def statement_variables(using: str, assignments: str) -> Iterator[None]:
         yield
 
 
-def _is_mariadb(using: str) -> bool:
-    connection: Any = connections[using]
+def _is_mariadb(connection: Any) -> bool:
     return connection.vendor == "mysql" and bool(connection.mysql_is_mariadb)
 
 

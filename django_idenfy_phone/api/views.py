@@ -99,7 +99,8 @@ class VerificationView(APIView):
 
     def data_of(self, row: PhoneVerification) -> dict[str, Any]:
         row.url = StatusView.url_of(self.request, row.pk)
-        row.resend_at = services.resend_at(row, user=self.request.user)
+        if row.resend_at is None:
+            row.resend_at = services.resend_at(row, user=self.request.user)
         return VERIFICATION.to_representation(row)
 
 
