@@ -143,6 +143,27 @@ def test_page_says_that_a_call_may_follow(pages, number):
     assert "after 2 minutes, a call may read the code" in pages.text("#code-form")
 
 
+# Five rows say how fast people are.
+PROVE = """
+from django_idenfy_phone.testing import verify_number
+for each in range(5):
+    verify_number(None, f"+3706009900{each}")
+"""
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_page_says_how_soon_people_enter_their_code(pages, number, site, scripts):
+    site.run(PROVE)
+    table, proved = VERIFICATION, "verified_at IS NOT NULL"
+    later = "verified_at = datetime(sent_at, '37 seconds')"
+    site.sql(f"UPDATE {table} SET {later} WHERE {proved}")
+    pages.set_scripts(scripts)
+    pages.sign_up(number)
+    told = "Of the people who entered their code lately, half did so within 37 seconds."
+    assert pages.text("#usual-time") == told
+    pages.set_scripts(True)
+
+
 @pytest.mark.parametrize("flow", ["visitor", "account"])
 def test_countdown_is_true_after_each_send(pages, number, site, flow):
     if flow == "visitor":

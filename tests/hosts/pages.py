@@ -5,3 +5,5 @@ from example.settings import *  # noqa: F403
 IDENFY_PHONE_RESEND_COOLDOWN = (4, 8, 12)
 IDENFY_PHONE_TIMEOUT = 2
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# What one test changed, the next one must see.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}

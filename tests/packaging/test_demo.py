@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import django_idenfy_phone
+from support.example_site import run_in_example
 
 PROJECT = Path(__file__).parents[2] / "example_project"
 DEMO_VARIABLES = ("DATABASE_URL", "CELERY_", "IDENFY_PHONE_")
@@ -46,24 +47,6 @@ with app.connection_for_write() as connection:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     queue.put("whole")
     print(queue.get(timeout=5).payload)
-"""
-
-# A page of the code tells some by its state.
-CODES_WITHOUT_A_SENTENCE = """
-import django
-django.setup()
-from accounts import texts
-from accounts.views.steps import TOLD_BY_STATE
-from django_idenfy_phone import exceptions
-from rest_framework import exceptions as rest
-
-errors = {each for each in vars(exceptions).values() if isinstance(each, type)}
-codes = {getattr(each, "code", "") for each in errors} - {""}
-codes |= {each.default_code for each in (
-    rest.NotAuthenticated, rest.AuthenticationFailed, rest.PermissionDenied,
-    rest.Throttled,
-)}
-print(sorted(codes - set(texts.errors()) - TOLD_BY_STATE))
 """
 
 
@@ -146,26 +129,7 @@ def test_once_is_refused_with_real_credentials():
     assert (status, left) == (1, [])
 
 
-def run_in_example(script, folder):
-    """The lines that a script in the example project prints."""
-    variables = os.environ | {
-        "PYTHONPATH": str(Path(django_idenfy_phone.__file__).parents[1]),
-        "DJANGO_SETTINGS_MODULE": "example.settings",
-        "EXAMPLE_DATA": str(folder),
-    }
-    command = [sys.executable, "-c", script, str(folder)]
-    run = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True)
-    assert run.returncode == 0, run.stderr
-    return run.stdout.decode().splitlines()
-
-
 def test_worker_of_the_demo_reads_no_part_of_a_message(tmp_path):
     lines = run_in_example(FULL_DISK, tmp_path)
     assert lines == ["File too large", "[]", "whole"]
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_each_error_of_the_app_has_a_sentence_in_the_example(tmp_path):
-    assert run_in_example(CODES_WITHOUT_A_SENTENCE, tmp_path) == [
-        "['inside_transaction']"
-    ]

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import requests
 
+import django_idenfy_phone
+
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / "example_project"))
+PROJECT = ROOT / "example_project"
+sys.path.append(str(PROJECT))
 
 from demo import __main__ as demo  # noqa: E402
 from demo.processes import ProcessGroup, StopFlag, free_port  # noqa: E402
@@ -20,7 +24,7 @@ class Site:
     def __init__(self, running: demo.Site, group: ProcessGroup) -> None:
         self.url, self.sandbox_url = running.url, running.sandbox_url
         self.folder, self.password = group.folder, running.password
-        self.services = group.services
+        self.services, self.environment = group.services, group.environment
 
     def check_running(self) -> None:
         for service in self.services:
@@ -37,6 +41,12 @@ class Site:
             rows = database.execute(statement, values).fetchall()
         database.close()
         return [row[0] for row in rows]
+
+    def run(self, script: str, *arguments: str) -> list[str]:
+        """The lines that a script prints with the settings of the site."""
+        return _run(
+            f"import django; django.setup()\n{script}", self.environment, arguments
+        )
 
     def clear_pauses(self) -> None:
         self.sql("DELETE FROM django_idenfy_phone_providergate")
@@ -68,3 +78,20 @@ def run_site(folder: Path):
     with ProcessGroup(folder, environment, StopFlag()) as group:
         demo.start_site(group, running)
         yield Site(running, group)
+
+
+def run_in_example(script: str, folder: Path) -> list[str]:
+    """The lines that a script in the example project prints."""
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(django_idenfy_phone.__file__).parents[1]),
+        "DJANGO_SETTINGS_MODULE": "example.settings",
+        "EXAMPLE_DATA": str(folder),
+    }
+    return _run(script, environment, [str(folder)])
+
+
+def _run(script, environment, arguments):
+    command = [sys.executable, "-c", script, *arguments]
+    run = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout.decode().splitlines()

@@ -99,6 +99,7 @@ class CodeStep(Step):
             # The way back, where this number came to nothing.
             "live": None if state.takes_code else self.other_live(row),
             "code_page": self.code_page,
+            "usual_time": texts.usual_time(),
             "is_old": is_old(row),
             "valid_for": VALID_FOR.total_seconds(),
             "lifetime": conf.CODE_LIFETIME.total_seconds(),
