@@ -6,6 +6,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils.translation import gettext as _
 
+from ..conf import conf
 from ..health import Health, Trouble
 
 
@@ -14,7 +15,8 @@ def banners(found: Health, *, but: Trouble | None = None) -> Iterator[str]:
     for trouble in (each for each in found.troubles if each != but):
         yield f"{trouble.label}{_detail(trouble, found)}"
     # In development, clients come from a loopback address.
-    if not found.has_network and not settings.DEBUG:
+    needs_network = conf.limits_of("network") and not settings.DEBUG
+    if needs_network and not found.has_network:
         yield _(
             "The newest start has no client network, so the limits by network do not "
             "apply. Behind a proxy, set REST_FRAMEWORK['NUM_PROXIES']."

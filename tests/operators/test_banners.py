@@ -172,6 +172,12 @@ def test_no_network_is_needed_in_development(banners, make, settings):
     assert banners() == []
 
 
+def test_no_network_is_needed_without_a_limit_by_it(banners, make, settings):
+    settings.IDENFY_PHONE_SEND_LIMITS = {"network": ()}
+    make("sent")
+    assert banners() == []
+
+
 def test_banner_does_not_come_twice_after_a_redirect(banners, make):
     make("sent")
     banners("?nonsense=1")
