@@ -22,7 +22,6 @@ DATA = Path(os.environ.get("EXAMPLE_DATA", BASE / "data"))
 DATA.mkdir(parents=True, exist_ok=True)
 
 DEMO = os.environ.get("EXAMPLE_DEMO") == "1"
-DEBUG = DEMO
 SECRET_KEY = os.environ.get("EXAMPLE_SECRET_KEY", "only-for-trying-it-out")
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
 ROOT_URLCONF = "example.urls"
@@ -69,7 +68,6 @@ STATIC_ROOT = DATA / "static"
 LANGUAGE_CODE = "en"
 USE_TZ = True
 TIME_ZONE = "UTC"
-LANGUAGE_CODE = "en"
 # Only those that the pages are written in: another would mark English text as its own.
 LANGUAGES = [
     ("de", "Deutsch"),
@@ -91,6 +89,14 @@ CSRF_FAILURE_VIEW = "accounts.views.account.csrf_failure"
 # Each e-mail becomes a file.
 EMAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
 EMAIL_FILE_PATH = DATA / "mail"
+
+# DEBUG stays off, also in the demo: people see the site's own error pages.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+}
 
 SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
@@ -158,4 +164,6 @@ if DEMO and USES_SANDBOX:
         "number": ("100/h",),
         "user": ("500/h",),
         "block": ("500/h",),
+        # All clients come from a loopback address.
+        "network": (),
     }

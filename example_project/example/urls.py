@@ -1,5 +1,5 @@
 from accounts.forms import LoginForm
-from accounts.views.account import ProfileView
+from accounts.views.account import LogoutView, ProfileView
 from accounts.views.phone_number import (
     NumberCodeView,
     NumberResendView,
@@ -14,7 +14,7 @@ from accounts.views.sign_up import (
     SignUpView,
 )
 from django.contrib import admin
-from django.contrib.auth.views import LoginView, LogoutView
+from django.contrib.auth.views import LoginView
 from django.contrib.staticfiles.views import serve
 from django.urls import path
 
@@ -40,6 +40,6 @@ urlpatterns = [
     path(DETAIL, StatusView.as_view(), name="phone-detail"),
     path(f"{DETAIL}confirm/", ConfirmView.as_view(), name="phone-confirm"),
     path("admin/", admin.site.urls),
-    # Works without DEBUG too. On a real site the web server serves static files.
+    # "insecure" as DEBUG is off. On a real site the web server serves static files.
     path("static/<path:path>", serve, {"insecure": True}),
 ]

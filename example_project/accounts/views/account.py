@@ -1,5 +1,6 @@
 from typing import Any
 
+from django.contrib.auth import views
 from django.contrib.auth.mixins import LoginRequiredMixin
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -11,6 +12,14 @@ class ProfileView(LoginRequiredMixin, TemplateView):
 
     def handle_no_permission(self) -> Any:
         return redirect("sign-up")
+
+
+class LogoutView(views.LogoutView):
+    http_method_names = ["get", "post"]
+
+    def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Log nobody out: an error page of the form was loaded again."""
+        return redirect("profile")
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

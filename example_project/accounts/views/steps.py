@@ -161,7 +161,9 @@ def is_old(row: PhoneVerification) -> bool:
 class ResendStep(Step):
     """Asks for a new code to the number of the current verification."""
 
-    http_method_names = ["post"]
+    def get(self, request: HttpRequest) -> HttpResponseBase:
+        """Send nothing: the form led to a login or to an error page."""
+        return redirect(self.code_page)
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
         row = self.visit.current()
