@@ -1,11 +1,14 @@
 """Sign-up with the script: the code that was paid for stays usable."""
 
+import re
 import time
 
 import pytest
 
 from support.chromium import Keys
 from support.pages import PASSWORD
+
+TABLE = "django_idenfy_phone_phoneverification"
 
 
 def test_visitor_signs_up(pages, number):
@@ -135,13 +138,21 @@ def test_new_code_after_a_reload_is_accepted(pages, number, site):
     pages.wait_path("/")
 
 
-def test_code_that_was_maybe_sent_is_told_and_replaced(pages, site):
-    number = "+12025550106"
-    pages.fill_sign_up(number)
+def test_code_that_was_maybe_sent_is_told_and_replaced(pages, number, site):
+    lost = "+12025550106"
+    pages.fill_sign_up(lost)
     pages.click("#number-form button")
     pages.wait_text("If a code arrives, it will not work.", "#status")
     assert pages.text("#wait").startswith("You can ask for a new code in ")
     assert not pages.shown("#code")
+    # Such a number fails each time.
+    site.rename_number(lost, number)
+    pages.wait(lambda: pages.text("#wait") == "", 6)
+    pages.click("#resend")
+    pages.wait(lambda: pages.shown("#code"))
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+    assert pages.text("#phone-number") == number
 
 
 def test_failed_new_code_leaves_the_earlier_one_usable(pages, number, site):
@@ -168,11 +179,49 @@ def test_second_browser_is_told_the_true_wait(pages, other_pages, number, site):
     other_pages.wait(lambda: other_pages.shown("#code"))
 
 
-def test_lost_session_is_told(pages, number):
+@pytest.mark.parametrize("scripts", [True, False])
+def test_lost_session_is_told_and_then_the_true_wait(pages, number, site, scripts):
+    pages.set_scripts(scripts)
+    pages.sign_up(number)
+    move_start(site, number, 50)
+    pages.browser.delete_cookie("sessionid")
+    pages.browser.refresh()
+    pages.wait_text("you get a new code, or see how long you have to wait for one.")
+    pages.fill_sign_up(number)
+    pages.click("#number-form button")
+    text = pages.wait_text("You can ask for a new one in ", "#id_phone_number_error")
+    assert "It works only where it was requested." in text
+    told = int(re.search(r"in (\d+) seconds", text)[1])
+    [left] = site.sql(
+        f"SELECT 86400 * (julianday(created_at) - julianday('now')) + 4 FROM {TABLE} "
+        "WHERE phone_number = ?",
+        number,
+    )
+    # The answer came before the look at the row.
+    assert left <= told <= left + 10
+    move_start(site, number, -50)
+    pages.fill_sign_up(number)
+    pages.click("#number-form button")
+    pages.wait(lambda: len(site.messages(number)) == 2)
+    pages.wait(lambda: pages.shown("#code"))
+    pages.submit(pages.code_of(number))
+    pages.wait_path("/")
+    pages.set_scripts(True)
+
+
+def move_start(site, number, seconds):
+    """As if the only start for this number was made so many seconds from now."""
+    later = f"datetime('now', '{seconds} seconds')"
+    change = f"UPDATE {TABLE} SET created_at = {later} WHERE phone_number = ?"
+    site.sql(change, number)
+
+
+def test_code_after_a_lost_session_is_told(pages, number):
     pages.sign_up(number)
     pages.browser.delete_cookie("sessionid")
     pages.submit(pages.code_of(number))
     pages.wait_text("No code is on its way in this browser.")
+    assert pages.path == "/sign-up/"
 
 
 def test_used_email_is_told_before_a_code_is_paid(pages, number, site):
