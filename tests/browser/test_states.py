@@ -242,6 +242,24 @@ def test_polling_stops_where_the_session_ended(pages, number, site):
     assert pages.requests_to(path) == asked
 
 
+def test_polling_stops_where_the_row_is_gone_until_the_return(pages, number, site):
+    pages.sign_up(number)
+    is_mine = f"FROM {VERIFICATION} WHERE phone_number = ?"
+    site.sql(f"CREATE TABLE kept AS SELECT * {is_mine}", number)
+    site.sql(f"DELETE {is_mine}", number)
+    pages.wait_text("No code is on its way in this browser.", "#error")
+    asked = pages.requests_to("/sign-up/status/")
+    time.sleep(2)
+    assert pages.requests_to("/sign-up/status/") == asked
+    site.sql(f"INSERT INTO {VERIFICATION} SELECT * FROM kept")
+    site.sql("DROP TABLE kept")
+    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
+    pages.wait(lambda: pages.requests_to("/sign-up/status/") >= asked + 3)
+    assert pages.text("#error") == ""
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+
+
 def test_out_of_date_form_is_told_to_people(plain, number):
     plain.sign_up(number)
     plain.browser.delete_cookie("csrftoken")

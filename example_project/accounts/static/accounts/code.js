@@ -24,7 +24,7 @@ let resendAt = 0, oldAt = 0;
 let refusal = null;
 // When the newest one that the server knew was made, by its own clock.
 let newest = Date.parse(urls.newest);
-let timer = 0, pause = FIRST_PAUSE;
+let timer = 0, pause = FIRST_PAUSE, hasStopped = false;
 let hasSubmittedByItself = false;
 
 // --- State ---
@@ -74,6 +74,7 @@ function focusNextAction() {
 
 function showError(text) {
   refusal = null;
+  find("log-in").hidden = true;
   errorElement.setAttribute("role", "alert");
   setText(errorElement, text);
   setInvalid(code, Boolean(text));
@@ -115,10 +116,20 @@ async function poll() {
   const url = statusUrl;
   const response = await request("GET", url);
   if (url !== statusUrl) return;
-  if (STOPPED_BY.includes(response.status)) return showRefusal(response);
+  if (STOPPED_BY.includes(response.status)) return stop(response);
   if (response.data.next) return location.assign(response.data.next);
-  if (response.status === 200) show(response);
+  if (response.status === 200) {
+    if (hasStopped) showError("");
+    hasStopped = false;
+    show(response);
+  }
   schedule();
+}
+
+// Until the return to the page: by then, the visitor may be logged in again.
+function stop(response) {
+  hasStopped = true;
+  showRefusal(response);
 }
 
 // After a return to the page, ask at once: another tab or device may have gone on.
