@@ -149,7 +149,44 @@ def test_number_taken_is_told_only_after_the_proof(account, number, site):
     assert not account.shown("#resend")
 
 
-def test_expired_password_is_asked_again(account, number, site):
+# A session, and by how many seconds its proof of the password ages.
+AGE = """
+import sys
+from django.contrib.sessions.backends.db import SessionStore
+
+session = SessionStore(sys.argv[1])
+session["password_confirmed_at"] -= int(sys.argv[2])
+session.save()
+"""
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_password_is_good_for_15_minutes(account, number, site, scripts):
+    account.set_scripts(scripts)
+    account.open_number()
+    session = account.browser.get_cookie("sessionid")["value"]
+    site.run(AGE, session, str(14 * 60))
+    account.open("/number/")
+    assert account.path == "/number/"
+    site.run(AGE, session, "60")
+    account.type("#id_phone_number", number)
+    account.click("#number-form button")
+    account.wait_path("/password/")
+    assert site.messages(number) == []
+    account.set_scripts(True)
+
+
+def test_old_password_still_confirms_a_code_that_was_sent(account, number, site):
+    account.ask_code(number)
+    account.wait(lambda: account.shown("#code"))
+    site.run(AGE, account.browser.get_cookie("sessionid")["value"], str(15 * 60))
+    account.browser.refresh()
+    account.enter(account.code_of(number))
+    account.wait_path("/")
+    assert account.text("#phone-number") == number
+
+
+def test_new_login_asks_for_the_password_again(account, number, site):
     account.open_number()
     account.type("#id_phone_number", number)
     account.browser.delete_cookie("sessionid")

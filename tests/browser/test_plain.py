@@ -97,3 +97,39 @@ def test_wrong_password_changes_nothing(plain):
     plain.wait_text("This password is wrong.")
     plain.open("/number/")
     assert plain.path == "/password/"
+
+
+def test_account_uses_two_tabs_and_reloads(plain, number, site):
+    plain.log_in()
+    plain.ask_code(number)
+    plain.wait(lambda: plain.shown("#code"))
+    first = plain.browser.current_window_handle
+    plain.browser.switch_to.new_window("tab")
+    plain.set_scripts(False)
+    plain.open("/number/code/")
+    submit_code(plain, plain.wrong_code_of(number))
+    plain.wait_text("This code is wrong. You have 2 more tries.")
+    plain.browser.refresh()
+    assert plain.shown("#code")
+    second = plain.browser.current_window_handle
+    plain.browser.switch_to.window(first)
+    plain.browser.refresh()
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+    assert plain.text("#phone-number") == number
+    plain.browser.switch_to.window(second)
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+    assert plain.text("#phone-number") == number
+    assert len(site.messages(number)) == 1
+
+
+def test_account_returns_to_its_number_by_the_back_button(plain, number, site):
+    plain.log_in()
+    plain.ask_code(number)
+    plain.wait(lambda: plain.shown("#code"))
+    plain.browser.back()
+    plain.type("#id_phone_number", number)
+    plain.click("#number-form button")
+    plain.wait(lambda: plain.shown("#code"))
+    assert len(site.messages(number)) == 1
