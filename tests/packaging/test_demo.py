@@ -1,6 +1,8 @@
 """The demo verifies a number, serves its site and leaves no process behind."""
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import django_idenfy_phone
-from support.example_site import run_in_example
+from support.example_site import Client, run_in_example
 
 PROJECT = Path(__file__).parents[2] / "example_project"
 DEMO_VARIABLES = ("DATABASE_URL", "CELERY_", "IDENFY_PHONE_")
@@ -101,9 +103,26 @@ def test_once_completes_every_step_and_leaves_no_process(demos):
     assert (status, left) == (0, [])
 
 
-def test_demo_serves_until_ctrl_c(demos):
-    assert "Press Ctrl-C to stop.\n" in iter(demos[1].stdout.readline, "")
-    assert demos[1].poll() is None
+def printed_places(demo):
+    """What the serving demo prints, by how its lines begin."""
+    lines = itertools.takewhile("Press Ctrl-C to stop.\n".__ne__, demo.stdout)
+    return dict(re.findall(r"^(\w[\w -]+?)  +(.+)$", "".join(lines), re.MULTILINE))
+
+
+def log_in(line, path=""):
+    """The page that a login with what is printed leads to."""
+    url, name, password = re.fullmatch("(.+)  (.+), password (.+)", line).groups()
+    return Client("").submit(url + path, username=name, password=password)
+
+
+def test_demo_serves_what_it_printed_until_ctrl_c(demos):
+    places = printed_places(demos[1])
+    assert ">Sign up</h1>" in Client("").get(places["Sign up"]).text
+    assert "<title>Profile" in log_in(places["Log in"]).text
+    admin = log_in(places["Admin"], "login/?next=/admin/")
+    assert "Site administration" in admin.text
+    assert "The iDenfy code" in Client("").get(places["Sandbox inbox"]).text
+    assert list(Path(places["E-mails"].removesuffix(", one file each")).iterdir())
     demos[1].send_signal(signal.SIGINT)
     assert demos[1].wait_for_end() == ("Stopping.\nEverything is stopped.\n", 0, [])
 

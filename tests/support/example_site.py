@@ -17,7 +17,10 @@ PROJECT = ROOT / "example_project"
 sys.path.append(str(PROJECT))
 
 from demo import __main__ as demo  # noqa: E402
+from demo.client import Client  # noqa: E402
 from demo.processes import ProcessGroup, StopFlag, free_port  # noqa: E402
+
+__all__ = ["Client", "Site", "run_in_example", "run_site"]
 
 
 class Site:
