@@ -164,7 +164,10 @@ def test_failed_new_code_leaves_the_earlier_one_usable(pages, number, site):
     pages.click("#resend")
     pages.wait(lambda: site.messages(lost))
     pages.wait_text("We could not send a new code", "#status")
-    pages.enter(code)
+    pages.enter(pages.wrong_code_of(number))
+    pages.wait_text("This code is wrong. You have 2 more tries.", "#error")
+    assert "We could not send a new code" in pages.text("#status")
+    pages.submit(code)
     pages.wait_path("/")
 
 

@@ -1,5 +1,6 @@
 """Each state and each error has its own sentence, and each wait is true."""
 
+import re
 import time
 
 import pytest
@@ -16,7 +17,7 @@ def move(site, number, column, seconds):
     site.sql(
         f"UPDATE {VERIFICATION} SET {column} = datetime({column}, ?) "
         "WHERE phone_number = ?",
-        f"-{seconds} seconds",
+        f"{-seconds} seconds",
         number,
     )
 
@@ -183,6 +184,24 @@ def says(pages, seconds):
     """Whether the countdown began there: on a busy machine, seconds have passed."""
     shown = [f"in {seconds - passed} second" for passed in range(4)]
     return any(each in pages.text("#wait") for each in shown)
+
+
+def test_wrong_code_leaves_the_countdown_true(pages, number, site):
+    pages.sign_up(number)
+    pages.wait(lambda: pages.text("#wait") == "", 6)
+    pages.click("#resend")
+    pages.wait(lambda: len(site.messages(number)) == 2)
+    move(site, number, "created_at", -50)
+    pages.wait(lambda: pages.shown("#code"))
+    pages.submit(pages.wrong_code_of(number))
+    pages.wait_text("This code is wrong.", "#error")
+    told = int(re.search(r"in (\d+) seconds", pages.text("#wait"))[1])
+    # The cooldown after a second send.
+    newest = "86400 * (julianday(MAX(created_at)) - julianday('now')) + 8"
+    [left] = site.sql(
+        f"SELECT {newest} FROM {VERIFICATION} WHERE phone_number = ?", number
+    )
+    assert told >= left
 
 
 def test_long_wait_is_told_in_minutes(pages, number):

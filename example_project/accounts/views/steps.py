@@ -128,13 +128,16 @@ class CodeStep(Step):
             if error.code in TOLD_BY_STATE:
                 return go_to(request, self.code_page)
             return refuse_as(request, self.code_page, error)
-        return self.finish(row) if row.is_verified else self.refuse_code(row)
+        if row.is_verified:
+            return self.finish(row)
+        # Among the others of the session, for its state and its wait.
+        row = self.visit.current()
+        return self.refuse_code(row) if row else go_to(request, self.code_page)
 
     def refuse_code(self, row: PhoneVerification) -> HttpResponseBase:
         if wants_json(self.request):
-            row.resend_at = services.resend_at(row, user=self.visit.user)
             return JsonResponse(as_json(row))
-        if state_of(row) == "sent":
+        if texts.STATES[state_of(row)].takes_code:
             wrong, tries = texts.text_of_code("wrong_code"), row.checks_left
             messages.error(self.request, f"{wrong} {texts.tries_left(tries)}")
         return redirect(self.code_page)
