@@ -223,7 +223,7 @@ def test_code_after_a_lost_session_is_told(pages, number):
     pages.sign_up(number)
     pages.browser.delete_cookie("sessionid")
     pages.submit(pages.code_of(number))
-    pages.wait_text("No code is on its way in this browser.")
+    pages.wait_text("No code is on its way here.")
     assert pages.path == "/sign-up/"
 
 

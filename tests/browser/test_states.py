@@ -266,7 +266,7 @@ def test_polling_stops_where_the_row_is_gone_until_the_return(pages, number, sit
     is_mine = f"FROM {VERIFICATION} WHERE phone_number = ?"
     site.sql(f"CREATE TABLE kept AS SELECT * {is_mine}", number)
     site.sql(f"DELETE {is_mine}", number)
-    pages.wait_text("No code is on its way in this browser.", "#error")
+    pages.wait_text("No code is on its way here.", "#error")
     asked = pages.requests_to("/sign-up/status/")
     time.sleep(2)
     assert pages.requests_to("/sign-up/status/") == asked
