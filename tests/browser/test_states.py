@@ -186,6 +186,33 @@ def says(pages, seconds):
     return any(each in pages.text("#wait") for each in shown)
 
 
+# Returns to the page again and again, and notes what the countdown shows.
+WATCH = """
+return new Promise((done) => {
+  const seen = [];
+  const timer = setInterval(() => {
+    seen.push(Number(document.querySelector("#wait").textContent.match(/[0-9]+/)));
+    if (seen.length % 5 === 0) document.dispatchEvent(new Event("visibilitychange"));
+    if (seen.length < 60) return;
+    clearInterval(timer);
+    done(seen);
+  }, 50);
+});
+"""
+
+
+def test_countdown_only_falls(pages, number, site):
+    pages.sign_up(number)
+    # Between two seconds, which a Date header cannot tell.
+    later = "strftime('%Y-%m-%d %H:%M:%S.100000', 'now', '50 seconds')"
+    change = f"UPDATE {VERIFICATION} SET created_at = {later} WHERE phone_number = ?"
+    site.sql(change, number)
+    pages.browser.refresh()
+    pages.wait_text("You can ask for a new code in ", "#wait")
+    seen = pages.script(WATCH)
+    assert seen == sorted(seen, reverse=True)
+
+
 def test_wrong_code_leaves_the_countdown_true(pages, number, site):
     pages.sign_up(number)
     pages.wait(lambda: pages.text("#wait") == "", 6)

@@ -18,7 +18,8 @@ let verification = JSON.parse(find("verification").textContent);
 let { statusUrl, confirmUrl } = urls;
 let checkWasLost = verification.state === "lost", isEarlier = verification.state === "earlier";
 let state = stateOf(verification);
-// Moments by this browser's clock, which may differ from the server's.
+// By how much this browser's clock is ahead of the server's, and moments by the former.
+let offset = Infinity;
 let resendAt = 0, oldAt = 0;
 // The last answer that asked for a wait, until the wait is over.
 let refusal = null;
@@ -40,7 +41,8 @@ function stateOf({ state: named, status, failure, code_spent: isSpent }) {
 }
 
 function keepTimes(date) {
-  const offset = Date.now() - date;
+  // A Date header lacks the parts of a second, and an answer takes a while.
+  offset = Math.min(offset, Date.now() - date);
   resendAt = Date.parse(verification.resend_at) + offset;
   // A code expires so long after it was sent. Without that moment, none was sent.
   const sentAt = Date.parse(verification.expires_at ?? "") - urls.lifetime * 1000;
