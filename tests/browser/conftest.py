@@ -42,6 +42,11 @@ def number():
 
 
 @pytest.fixture
+def second_number():
+    return next(NUMBERS)
+
+
+@pytest.fixture
 def pages(steps, chromium, site):
     """A browser without cookies, at its usual width, online and with scripts."""
     site.check_running()

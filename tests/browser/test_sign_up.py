@@ -281,10 +281,11 @@ def test_password_is_stored_hashed_even_in_the_session(pages, number, site):
     assert PASSWORD not in sessions
 
 
-def test_return_to_a_first_number_returns_to_its_code(pages, number, site):
-    second = f"{number[:-2]}{99 - int(number[-2:]):02}"
+def test_return_to_a_first_number_returns_to_its_code(
+    pages, number, second_number, site
+):
     pages.sign_up(number)
-    pages.sign_up(second)
+    pages.sign_up(second_number)
     pages.sign_up(number)
     assert f"{number[-2:]}." in pages.text("#status")
     assert len(site.messages(number)) == 1

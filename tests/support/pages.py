@@ -111,7 +111,12 @@ class Pages:
         return self.text(selector)
 
     def wait_path(self, path: str) -> None:
-        self.wait(lambda: self.path == path)
+        try:
+            self.wait(lambda: self.path == path)
+        except Exception as error:
+            raise AssertionError(
+                f"{path!r} is not: {self.path} {self.text('main')}"
+            ) from error
 
     # What a person does
 
