@@ -26,7 +26,7 @@ from .exceptions import (
     StartRefused,
 )
 from .hashing import keyed_hashes
-from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Counts, Rows
+from .look import ALL, COUNTED, COUNTED_OR_REFUSED, Counts, Rows, Window
 from .models import PhoneVerification, StartLock, primary_alias
 from .phone import mask, written
 from .starting import StartRequest
@@ -101,10 +101,12 @@ def lock_and_count(
 def _counting(
     start: StartRequest, key_hashes: Sequence[str], cleared_at: Mapping[str, datetime]
 ) -> Statement[Counts]:
-    asked = [RECENT, SENDS_OF_DAY, *map(_sends_within, conf.RESEND_COOLDOWN)]
+    of_number = [UNCOUNTED_COOLDOWN, DAY, *map(_seconds, conf.RESEND_COOLDOWN)]
+    windows = [("number", window) for window in of_number]
     limits = [*_exact_limits(start), *_own_site_limits(start)]
-    asked += [rows_of(kind, limit) for kind, limit in limits]
-    since, has_brake = _since(asked, cleared_at), brake.is_enforced()
+    windows += [(kind, limit.window) for kind, limit in limits]
+    now, has_brake = timezone.now(), brake.is_enforced()
+    since = {each: _begin(each, now, cleared_at) for each in windows}
     return look.counting(primary_alias(), start, since, key_hashes, has_brake=has_brake)
 
 
@@ -237,19 +239,12 @@ def counts_refusals(kind: str, limit: Limit) -> bool:
     return kind in OWN_KINDS and limit.window <= SHORT_WINDOW
 
 
-def _sends_within(seconds: int) -> Rows:
-    return Rows("number", COUNTED, timedelta(seconds=seconds))
-
-
-def _since(
-    asked: Iterable[Rows], cleared_at: Mapping[str, datetime]
-) -> dict[Rows, datetime]:
-    now = timezone.now()
-    windows = {each: now - each.window for each in asked}
-    return {
-        each: max(begin, cleared_at.get(each.kind, begin))
-        for each, begin in windows.items()
-    }
+def _begin(
+    window: Window, now: datetime, cleared_at: Mapping[str, datetime]
+) -> datetime:
+    """Since when rows of a window matter: not since before a clearing."""
+    kind, length = window
+    return max(now - length, cleared_at.get(kind, now - length))
 
 
 def enforce(
@@ -265,7 +260,7 @@ def enforce(
         for limit in conf.limits_of("site")
         if (created_at := site.nth_newest(limit, now))
     ]
-    if _may_refuse(start, counts.rows):
+    if _may_refuse(start, counts.created):
         refusals += _exact_refusals(start, cleared_at)
     until = counts.braked_until
     if until and brake.refuses(until, start.user_id):
@@ -275,14 +270,18 @@ def enforce(
         raise last.error(now)
 
 
-def _may_refuse(start: StartRequest, counts: Mapping[Rows, int]) -> bool:
-    steps, sends = conf.RESEND_COOLDOWN, counts[SENDS_OF_DAY]
-    step = steps[min(sends, len(steps)) - 1]
-    is_cooling = counts[RECENT] or (sends and counts[_sends_within(step)])
-    return bool(is_cooling) or any(
-        counts[rows_of(kind, limit)] >= limit.sends
+def _may_refuse(start: StartRequest, created: Mapping[Window, int]) -> bool:
+    """False where even all rows together are too few to refuse."""
+    steps = conf.RESEND_COOLDOWN[: created["number", DAY]]
+    cooldowns = [UNCOUNTED_COOLDOWN, *map(_seconds, steps)]
+    return any(created["number", each] for each in cooldowns) or any(
+        created[kind, limit.window] >= limit.sends
         for kind, limit in _exact_limits(start)
     )
+
+
+def _seconds(count: int) -> timedelta:
+    return timedelta(seconds=count)
 
 
 def _exact_refusals(
@@ -301,7 +300,11 @@ def _exact_refusals(
         (rows_of(kind, limit), range(limit.sends - 1, limit.sends))
         for kind, limit in limits
     ]
-    since = _since([rows for rows, _places in asked], cleared_at)
+    now = timezone.now()
+    since = {
+        rows: _begin((rows.kind, rows.window), now, cleared_at)
+        for rows, _places in asked
+    }
     newest, sends, *nth_newest = look.newest(primary_alias(), start, asked, since, own)
     for end in cooldown_ends(newest, sends):
         yield Refusal(end, COOLDOWN)
@@ -347,10 +350,10 @@ def count_start(row: PhoneVerification) -> None:
         site.add(row.created_at)
 
 
-def is_near(start: StartRequest, counts: Mapping[Rows, int]) -> bool:
+def is_near(start: StartRequest, created: Mapping[Window, int]) -> bool:
     """Whether one more start may reach a limit by rows that were there before."""
-    return bool(counts[SENDS_OF_DAY]) or any(
-        1 < limit.sends <= counts[rows_of(kind, limit)] + 1
+    return bool(created["number", DAY]) or any(
+        1 < limit.sends <= created[kind, limit.window] + 1
         for kind, limit in [*_exact_limits(start), *_own_site_limits(start)]
     )
 

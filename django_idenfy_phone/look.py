@@ -2,8 +2,9 @@
 
 By hand, since the ORM would build a dozen statements anew for each start.
 ``locking`` takes the locks, ``counting`` counts all that may refuse the start, and
-``newest`` tells exactly until when, only where something does. Locks and counts stay
-two statements: in one, the counts would come from before the wait for a lock.
+``newest`` tells exactly what does, and until when, only where something may. Locks and
+counts stay two statements: in one, the counts would come from before the wait for a
+lock.
 """
 
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache, partial
 from itertools import groupby
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from django.db.models import Model
@@ -19,7 +20,7 @@ from django.db.models import Model
 from .models import GATE_ID, PhoneVerification, ProviderGate, RegionBrake, StartLock
 from .starting import StartRequest
 from .statements import Statement, Table, moment_reader
-from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status, is_counted
+from .statuses import KEY_REFUSED, UNCOUNTED_FAILURES, Failure, Status
 from .transactions import Bounds, bounding_sql
 
 FIELDS = {
@@ -35,8 +36,6 @@ GATE_COLUMNS = (
     "sends_paused_until",
     "account_paused_until",
 )
-# What decides whether a verification counts.
-END = "status, failure, provider_code"
 # The times of the key, of the brake and of the gate.
 TIMES = 2 + len(GATE_COLUMNS)
 
@@ -67,16 +66,13 @@ class Rows(NamedTuple):
     counts: str
     window: timedelta
 
-    def include(self, status: str, failure: str, provider_code: str) -> bool:
-        """Whether a row of the window with these values is one of them."""
-        with_refusals = self.counts == COUNTED_OR_REFUSED
-        return self.counts == ALL or is_counted(
-            status, failure, provider_code, with_account_refusals=with_refusals
-        )
+
+# A kind, and how long ago a row was created at most.
+Window = tuple[str, timedelta]
 
 
 class Counts(NamedTuple):
-    """How many ``rows`` there are.
+    """What may refuse a start. ``created`` has all rows of a window, counted or not.
 
     ``key_used_at`` is when the idempotency key was used last, and ``braked_until`` the
     end of the brake of the region, which may have passed; or None.
@@ -85,7 +81,7 @@ class Counts(NamedTuple):
     gate: ProviderGate
     key_used_at: datetime | None
     braked_until: datetime | None
-    rows: Mapping[Rows, int]
+    created: Mapping[Window, int]
 
 
 def locking(
@@ -129,14 +125,15 @@ def _lock_sql(using: str, keys: int, bounded: str) -> str:
 def counting(
     using: str,
     start: StartRequest,
-    since: Mapping[Rows, datetime],
+    since: Mapping[Window, datetime],
     key_hashes: Sequence[str],
     *,
     has_brake: bool,
 ) -> Statement[Counts]:
-    """Counts rows, each kind of them from its time in ``since`` on, in one SELECT.
+    """Counts the rows of windows, each from its time in ``since`` on, in one SELECT.
 
-    The brake is looked at only with ``has_brake``, since each table takes its time.
+    All of them, since an index alone tells how many there are. The brake is looked at
+    only with ``has_brake``, since each table takes its time.
     """
     glance = _glance(using, tuple(since), len(key_hashes), has_brake)
     region = [start.region] if has_brake else []
@@ -145,22 +142,19 @@ def counting(
 
 
 class _Glance:
-    """The SELECT of ``counting`` for ``asked``, and for so many hashes of a key.
+    """The SELECT of ``counting`` for ``windows``, and for so many hashes of a key.
 
-    Each of its rows has the times of the key, of the brake and of the gate, and counts
-    verifications that are alike, if there are any: of one of ``kinds``, by its place,
-    with the same end and the same ``age``. That is the place of the shortest window
-    that they are in, among those of the kind.
+    Each of its rows has the times of the key, of the brake and of the gate. It counts
+    the rows of a kind, by its place in ``kinds``, whose shortest window is the same, by
+    its place among those of the kind. One row counts none where there are none.
     """
 
     def __init__(
-        self, using: str, asked: tuple[Rows, ...], keys: int, has_brake: bool
+        self, using: str, windows: tuple[Window, ...], keys: int, has_brake: bool
     ) -> None:
-        self.using, self.asked = using, asked
-        by_window = sorted(asked, key=attrgetter("kind", "window"))
-        self.kinds = [
-            (kind, list(rows)) for kind, rows in groupby(by_window, attrgetter("kind"))
-        ]
+        self.using, self.windows = using, windows
+        by_kind = groupby(sorted(windows), itemgetter(0))
+        self.kinds = [(kind, list(of_kind)) for kind, of_kind in by_kind]
         self.sql = self._select(keys, has_brake)
 
     def _select(self, keys: int, has_brake: bool) -> str:
@@ -177,46 +171,45 @@ class _Glance:
         )
         brake = f"LEFT JOIN {brakes} AS brake ON brake.region = %s" if has_brake else ""
         return (
-            f"SELECT {', '.join(columns)}, alike.* FROM (SELECT 1) AS always "
+            f"SELECT {', '.join(columns)}, counts.* FROM (SELECT 1) AS always "
             f"LEFT JOIN {gate} AS gate ON gate.id = {GATE_ID} "
-            f"LEFT JOIN ({counts}) AS alike ON 1 = 1 {brake}"
+            f"LEFT JOIN ({counts}) AS counts ON 1 = 1 {brake}"
         )
 
-    def _counts(self, place: int, kind: str, rows: list[Rows]) -> str:
-        whens = [f"WHEN created_at > %s THEN {age}" for age in range(len(rows) - 1)]
-        age = f"CASE {' '.join(whens)} ELSE {len(whens)} END" if whens else "0"
+    def _counts(self, kind_place: int, kind: str, windows: list[Window]) -> str:
+        longest = len(windows) - 1
+        whens = [f"WHEN created_at > %s THEN {place}" for place in range(longest)]
+        shortest = f"CASE {' '.join(whens)} ELSE {longest} END" if whens else "0"
         return (
-            f"SELECT {place} AS place, {age} AS age, {END}, COUNT(*) AS number "
+            f"SELECT {kind_place} AS kind, {shortest} AS shortest, COUNT(*) AS number "
             f"FROM {self._name(PhoneVerification)} "
-            f"WHERE {COLUMNS[kind]} = %s AND created_at > %s GROUP BY age, {END}"
+            f"WHERE {COLUMNS[kind]} = %s AND created_at > %s GROUP BY shortest"
         )
 
     def _name(self, model: type[Model]) -> str:
         return Table(self.using, model).name
 
     def parameters(
-        self, start: StartRequest, since: Mapping[Rows, datetime]
+        self, start: StartRequest, since: Mapping[Window, datetime]
     ) -> Iterator[Any]:
         """All but the hashes of the key, which come first, and the region, the last."""
         table = Table(self.using, PhoneVerification)
         adapt = table.connection.ops.adapt_datetimefield_value
-        for kind, rows in self.kinds:
-            *times, longest = (adapt(since[each]) for each in rows)
+        for kind, windows in self.kinds:
+            *times, longest = (adapt(since[each]) for each in windows)
             yield from [*times, _value_of(table, start, kind), longest]
 
     def counts(self, found: Sequence[Sequence[Any]]) -> Counts:
-        counted = dict.fromkeys(self.asked, 0)
-        for place, age, *end, number in (row[TIMES:] for row in found):
-            # One row without a place, where there are none to count.
-            for each in self.kinds[place][1][age:] if number else ():
-                if each.include(*end):
-                    counted[each] += number
+        created = dict.fromkeys(self.windows, 0)
+        for kind_place, shortest, number in (row[TIMES:] for row in found):
+            for each in self.kinds[kind_place][1][shortest:] if number else ():
+                created[each] += number
         read = moment_reader(self.using)
         used_at, braked_until, *times = (
             moment and read(moment) for moment in found[0][:TIMES]
         )
         gate = ProviderGate(pk=GATE_ID, **dict(zip(GATE_COLUMNS, times, strict=True)))
-        return Counts(gate, used_at, braked_until, counted)
+        return Counts(gate, used_at, braked_until, created)
 
 
 _glance = cache(_Glance)

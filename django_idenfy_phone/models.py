@@ -28,10 +28,11 @@ from .records import Heartbeat, Tally  # noqa: F401 - Django looks for models he
 from .starting import StartRequest
 from .statuses import (
     ENDED_STATUSES,
+    KEY_REFUSED,
     OPEN_STATUSES,
+    UNCOUNTED_FAILURES,
     Failure,
     Status,
-    is_counted,
 )
 from .transitions import MAX_SEND_ATTEMPTS, RowTransitions
 
@@ -263,11 +264,11 @@ class PhoneVerification(models.Model):
 
     def is_counted(self, *, with_account_refusals: bool = False) -> bool:
         """Whether the limits count it: the queryset's ``counted``, for one row."""
-        return is_counted(
-            self.status,
-            self.failure,
-            self.provider_code,
-            with_account_refusals=with_account_refusals,
+        if self.status != Status.FAILED or self.failure not in UNCOUNTED_FAILURES:
+            return True
+        is_refused = self.failure == Failure.ACCOUNT
+        return (
+            with_account_refusals and is_refused and self.provider_code != KEY_REFUSED
         )
 
     def is_due(self, now: datetime) -> bool:

@@ -72,6 +72,6 @@ def of_first_start(
     start: StartRequest, row: PhoneVerification, counts: Counts
 ) -> datetime | None:
     """``resend_at`` of a new row; None where earlier rows of its user may matter."""
-    if start.user_id is not None and limits.is_near(start, counts.rows):
+    if start.user_id is not None and limits.is_near(start, counts.created):
         return None
     return resend_at(Seen(row), start.user_id)

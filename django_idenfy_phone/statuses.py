@@ -46,13 +46,3 @@ UNCOUNTED_FAILURES = (
     Failure.RATE_LIMITED,
     Failure.TOO_LATE,
 )
-
-
-def is_counted(
-    status: str, failure: str, provider_code: str, *, with_account_refusals: bool
-) -> bool:
-    """Whether the limits count such a row: the queryset's ``counted`` says the same."""
-    if status != Status.FAILED or failure not in UNCOUNTED_FAILURES:
-        return True
-    is_refused = failure == Failure.ACCOUNT
-    return with_account_refusals and is_refused and provider_code != KEY_REFUSED

@@ -117,6 +117,22 @@ def test_only_where_a_brake_refuses_a_proof_of_the_user_is_looked_for(
     assert found == [f"INSERT {LOCKS}", READ, READ, READ, READ, COUNT_REFUSAL, *START]
 
 
+def test_only_where_failed_sends_reach_a_limit_a_start_looks_closer(
+    started, api, make, clock, settings
+):
+    settings.IDENFY_PHONE_SEND_LIMITS = {"number": ["2/h"]}
+    failed = {"failure": "unreachable", "created_at": clock.now - timedelta(minutes=30)}
+    make("failed", **failed)
+    with statements() as one_failed:
+        assert post_start(api).status_code == 202
+    PhoneVerification.objects.all().delete()
+    make("failed", **failed)
+    make("failed", **failed)
+    with statements() as two_failed:
+        assert post_start(api).status_code == 202
+    assert (one_failed[:3], two_failed[:4]) == (START, [*START[:2], READ, START[2]])
+
+
 REFUSED = [f"INSERT {LOCKS}", READ, READ, READ]
 
 
