@@ -80,8 +80,8 @@ def lock_and_count(
 ) -> tuple[Counts, dict[str, datetime]]:
     """Lock number, block, user and network until the transaction ends, then count.
 
-    Returns all that may refuse the start, and when an operator cleared those kinds that
-    were cleared. ``bounds`` is what ``joining_transaction`` yields: None in a caller's
+    Returns what there is that may refuse the start, and by kind when an operator
+    cleared it. ``bounds`` is what ``joining_transaction`` yields: None in a caller's
     transaction. One upsert creates and takes the locks, in sorted order so that two
     starts cannot deadlock. Raises InsideTransaction where the caller's transaction
     would count in an old snapshot.
@@ -91,22 +91,17 @@ def lock_and_count(
     locking = look.locking(using, sorted(kind_of), now, bounds)
     is_own = bounds is not None
     with nullcontext() if is_own else _refusing_old_snapshot(using):
-        found, counts = run(using, locking, _counting(start, key_hashes, {}))
-    cleared_at = _latest(kind_of, found)
-    if cleared_at:
-        [counts] = run(using, _counting(start, key_hashes, cleared_at))
-    return counts, cleared_at
+        found, counts = run(using, locking, _counting(start, key_hashes))
+    return counts, _latest(kind_of, found)
 
 
-def _counting(
-    start: StartRequest, key_hashes: Sequence[str], cleared_at: Mapping[str, datetime]
-) -> Statement[Counts]:
+def _counting(start: StartRequest, key_hashes: Sequence[str]) -> Statement[Counts]:
     of_number = [UNCOUNTED_COOLDOWN, DAY, *map(_seconds, conf.RESEND_COOLDOWN)]
     windows = [("number", window) for window in of_number]
     limits = [*_exact_limits(start), *_own_site_limits(start)]
     windows += [(kind, limit.window) for kind, limit in limits]
     now, has_brake = timezone.now(), brake.is_enforced()
-    since = {each: _begin(each, now, cleared_at) for each in windows}
+    since = {(kind, window): now - window for kind, window in windows}
     return look.counting(primary_alias(), start, since, key_hashes, has_brake=has_brake)
 
 
@@ -239,14 +234,6 @@ def counts_refusals(kind: str, limit: Limit) -> bool:
     return kind in OWN_KINDS and limit.window <= SHORT_WINDOW
 
 
-def _begin(
-    window: Window, now: datetime, cleared_at: Mapping[str, datetime]
-) -> datetime:
-    """Since when rows of a window matter: not since before a clearing."""
-    kind, length = window
-    return max(now - length, cleared_at.get(kind, now - length))
-
-
 def enforce(
     start: StartRequest, counts: Counts, cleared_at: Mapping[str, datetime]
 ) -> None:
@@ -271,7 +258,7 @@ def enforce(
 
 
 def _may_refuse(start: StartRequest, created: Mapping[Window, int]) -> bool:
-    """False where even all rows together are too few to refuse."""
+    """False where all rows, also those that do not count, are too few to refuse."""
     steps = conf.RESEND_COOLDOWN[: created["number", DAY]]
     cooldowns = [UNCOUNTED_COOLDOWN, *map(_seconds, steps)]
     return any(created["number", each] for each in cooldowns) or any(
@@ -280,8 +267,8 @@ def _may_refuse(start: StartRequest, created: Mapping[Window, int]) -> bool:
     )
 
 
-def _seconds(count: int) -> timedelta:
-    return timedelta(seconds=count)
+def _seconds(number: int) -> timedelta:
+    return timedelta(seconds=number)
 
 
 def _exact_refusals(
@@ -301,9 +288,11 @@ def _exact_refusals(
         for kind, limit in limits
     ]
     now = timezone.now()
-    since = {
-        rows: _begin((rows.kind, rows.window), now, cleared_at)
-        for rows, _places in asked
+    since = {rows: now - rows.window for rows, _places in asked}
+    since |= {
+        rows: max(begin, cleared_at[rows.kind])
+        for rows, begin in since.items()
+        if rows.kind in cleared_at
     }
     newest, sends, *nth_newest = look.newest(primary_alias(), start, asked, since, own)
     for end in cooldown_ends(newest, sends):

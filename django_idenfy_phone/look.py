@@ -132,8 +132,9 @@ def counting(
 ) -> Statement[Counts]:
     """Counts the rows of windows, each from its time in ``since`` on, in one SELECT.
 
-    All of them, since an index alone tells how many there are. The brake is looked at
-    only with ``has_brake``, since each table takes its time.
+    All of them: an index tells how many there are, where most of the table's pages are
+    vacuumed, and what became of each row only the table. The brake is looked at only
+    with ``has_brake``, since each table takes its time.
     """
     glance = _glance(using, tuple(since), len(key_hashes), has_brake)
     region = [start.region] if has_brake else []

@@ -171,7 +171,7 @@ class PhoneVerification(models.Model):
             ),
         ]
         indexes = [
-            # The limits count the newest rows of each.
+            # The limits count the rows of each within a window.
             models.Index(
                 fields=["phone_number", "created_at"], name="idenfy_phone_number"
             ),
@@ -312,12 +312,12 @@ class PhoneVerification(models.Model):
 
 
 class StartLock(models.Model):
-    """What a start locks while it counts: a number, a user or a network."""
+    """What a start locks while it counts: a number, block, user or network."""
 
     # A keyed hash: see limits.
     key = ExactCharField(max_length=64, primary_key=True)
     locked_at = models.DateTimeField()
-    # Set by an operator: a number's earlier rows no longer count.
+    # Set by an operator: earlier rows no longer count.
     cleared_at = models.DateTimeField(null=True)
 
     objects = PrimaryManager["StartLock"]()
@@ -334,7 +334,7 @@ class StartLock(models.Model):
 class RegionBrake(models.Model):
     """The brake of a region: see brake. Made when it engages for the first time."""
 
-    region = models.CharField(max_length=3, primary_key=True)
+    region = ExactCharField(max_length=3, primary_key=True)
     engaged_at = models.DateTimeField(null=True)
     # Its end, also by an operator: only later sends count.
     engaged_until = models.DateTimeField(null=True)

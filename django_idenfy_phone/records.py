@@ -7,6 +7,8 @@ verifications: see ``models.primary_alias``.
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from .fields import ExactCharField
+
 
 class Tally(models.Model):
     """How often something happened in one hour: see ``tallies``."""
@@ -53,7 +55,7 @@ class Tally(models.Model):
 class Heartbeat(models.Model):
     """When a part of the app last showed that it runs."""
 
-    name = models.CharField(max_length=16, primary_key=True)
+    name = ExactCharField(max_length=16, primary_key=True)
     beat_at = models.DateTimeField()
 
     class Meta:
@@ -62,4 +64,4 @@ class Heartbeat(models.Model):
         default_permissions = ()
 
     def __str__(self) -> str:
-        return self.name
+        return str(self.name)

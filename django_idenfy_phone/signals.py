@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from inspect import unwrap
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -64,10 +65,11 @@ def _in_savepoint(call: Callable[..., Any], name: str) -> Callable[..., Any]:
 def name_of(receiver: Callable[..., Any]) -> str:
     """Where a receiver is defined, such as "accounts.receivers.remember".
 
-    For a partial, its function; for a callable object, its class.
+    For a partial or a wrapper, its function; for a callable object, its class.
     """
+    receiver = unwrap(receiver)
     while isinstance(receiver, partial):
-        receiver = receiver.func
+        receiver = unwrap(receiver.func)
     named: Any = receiver if hasattr(receiver, "__qualname__") else type(receiver)
     return f"{named.__module__}.{named.__qualname__}"
 

@@ -99,10 +99,12 @@ class SiteCounter:
         rows = _rows(now).filter(created_at__gte=begin, created_at__lte=now).order_by()
         number = RawSQL(SLICE_OF_ROW[connections[primary_alias()].vendor], ())
         found = rows.values_list(number).annotate(Count("pk"))
-        self._slices = Counter(kept | {int(each): count for each, count in found})
+        slices = Counter(kept | {int(each): count for each, count in found})
         longest_open = conf.SEND_DEADLINE + SEND_LEASE + MAX_CLOCK_SKEW
         self._oldest, self._first_open = oldest, _slice_of(now - longest_open)
+        # In this order, no thread counts a start of this process twice.
         self._counted_at = now
+        self._slices = slices
         self._own = [each for each in self._own if each > now]
 
 

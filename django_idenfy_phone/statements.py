@@ -12,6 +12,7 @@ from functools import cache
 from itertools import chain
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from django.conf import settings
 from django.db import connections
 from django.db.models import DateTimeField, Model, Q, QuerySet, Subquery, Value
 from django.db.models.constants import OnConflict
@@ -49,7 +50,8 @@ class Table(Generic[M]):
     def instance(self, values: Sequence[Any]) -> M:
         """The row whose columns have these values, as the driver returned it."""
         read, fields = list(values), self.model._meta.concrete_fields
-        for place in _places_to_convert(self.using, self.model):
+        # Whether a converter of times is needed depends on USE_TZ.
+        for place in _places_to_convert(self.using, self.model, settings.USE_TZ):
             expression = fields[place].cached_col
             for convert in _converters(self.connection, expression):
                 read[place] = convert(read[place], expression, self.connection)
@@ -175,7 +177,7 @@ def _attribute_names(model: type[Model]) -> list[str]:
 
 
 @cache
-def _places_to_convert(using: str, model: type[Model]) -> list[int]:
+def _places_to_convert(using: str, model: type[Model], use_tz: bool) -> list[int]:
     """The columns whose values the driver does not return as the model holds them."""
     connection, fields = connections[using], model._meta.concrete_fields
     return [
@@ -205,10 +207,10 @@ def run(using: str, *statements: Statement[Any]) -> list[Any]:
     In one round trip where the driver takes several at once.
     """
     connection, answers = connections[using], []
-    takes_several = _takes_several(connection)
-    groups = [statements] if takes_several else [(each,) for each in statements]
     with connection.cursor() as cursor:
-        for group in groups:
+        one_by_one = [(each,) for each in statements]
+        takes_several = _takes_several(connection, cursor)
+        for group in [statements] if takes_several else one_by_one:
             parameters = chain.from_iterable(each.parameters for each in group)
             cursor.execute("; ".join(each.sql for each in group), list(parameters))
             for place, each in enumerate(group):
@@ -219,14 +221,13 @@ def run(using: str, *statements: Statement[Any]) -> list[Any]:
     return answers
 
 
-def _takes_several(connection: Any) -> bool:
+def _takes_several(connection: Any, cursor: Any) -> bool:
     """Whether one ``execute`` takes several statements and keeps the rows of each.
 
-    psycopg 3 does, unless the server is to bind the parameters.
+    A cursor of psycopg 3 does, unless the server binds the parameters.
     """
-    is_psycopg = connection.Database.__name__ == "psycopg"
-    options = connection.settings_dict["OPTIONS"]
-    return is_psycopg and not options.get("server_side_binding")
+    binding_cursor: Any = getattr(connection.Database, "ClientCursor", ())
+    return isinstance(cursor.cursor, binding_cursor)
 
 
 def first_values(

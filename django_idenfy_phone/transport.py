@@ -37,6 +37,7 @@ CONNECT_TIMEOUT_SECONDS = 3.05
 READ_TIMEOUT_SECONDS = 8
 MAX_IDLE_SECONDS = 4
 MAX_ANSWER_BYTES = 64 * 1024
+WATCHDOG_THREAD = "idenfy-phone-watchdog"
 
 HEADERS = {
     "Accept": "application/json",
@@ -192,7 +193,9 @@ class _Watchdog:
     def add(self, request: _Request) -> None:
         with self._changed:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, daemon=True)
+                thread = threading.Thread(
+                    target=self._run, name=WATCHDOG_THREAD, daemon=True
+                )
                 thread.start()
                 self._thread = thread
             self._requests.add(request)

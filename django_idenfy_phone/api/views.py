@@ -19,6 +19,7 @@ from django.urls import (
 from django.utils.cache import add_never_cache_headers
 from django.utils.encoding import escape_uri_path
 from django.utils.http import escape_leading_slashes
+from django.utils.translation import get_language
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import Serializer
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 CONFIRM, VERIFICATION = ConfirmSerializer(), VerificationSerializer()
 # What a path has behind its mount, in place of the id of a verification.
 TAIL = re.compile("(?<=/)((start|current|[^/]+/confirm)/)?$")
-ANY_ID = uuid.UUID(int=0)
+# Of version 4, as all ids are: a host's route may take no other.
+ANY_ID = uuid.UUID(int=0, version=4)
 
 
 class VerificationView(APIView):
@@ -162,7 +164,8 @@ class StatusView(VerificationView):
             return _escaped(request.path)
         # Beside this request, as in our urls: two mounts may share one namespace.
         beside = TAIL.sub(f"{ANY_ID}/", request.path_info, count=1)
-        if _is_status_path(get_resolver(get_urlconf()), beside):
+        resolver, language = get_resolver(get_urlconf()), get_language()
+        if _is_status_path(resolver, beside, language):
             return _escaped(TAIL.sub(f"{pk}/", request.path, count=1))
         space, captured = (match.namespaces, match.kwargs) if match else ([], {})
         ours = ["django_idenfy_phone", "detail"]
@@ -173,9 +176,9 @@ class StatusView(VerificationView):
         return None
 
 
-# The paths of a host have few forms, but for what they capture.
+# To resolve a path takes long where a host has many. Paths may depend on the language.
 @lru_cache
-def _is_status_path(resolver: URLResolver, path: str) -> bool:
+def _is_status_path(resolver: URLResolver, path: str, language: str | None) -> bool:
     """Whether this path, without the prefix of WSGI, leads to a status view."""
     try:
         return _is_status_view(resolver.resolve(path))

@@ -385,7 +385,9 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "name",
-                    models.CharField(max_length=16, primary_key=True, serialize=False),
+                    django_idenfy_phone.fields.ExactCharField(
+                        max_length=16, primary_key=True, serialize=False
+                    ),
                 ),
                 ("beat_at", models.DateTimeField()),
             ],
@@ -400,7 +402,9 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "region",
-                    models.CharField(max_length=3, primary_key=True, serialize=False),
+                    django_idenfy_phone.fields.ExactCharField(
+                        max_length=3, primary_key=True, serialize=False
+                    ),
                 ),
                 ("engaged_at", models.DateTimeField(null=True)),
                 ("engaged_until", models.DateTimeField(null=True)),

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection
 
-from django_idenfy_phone import delivery
+from django_idenfy_phone import delivery, services
 from django_idenfy_phone.models import (
     PhoneVerification,
     ProviderGate,
@@ -16,6 +16,7 @@ from django_idenfy_phone.models import (
 from django_idenfy_phone.signals import phone_verified
 from hosts.accounts.models import Profile
 from support import wire as w
+from support.constants import NUMBER
 from support.steps import CURRENT_URL, client_of, detail_url, post_code, post_start
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -87,6 +88,13 @@ def test_locks_and_counts_go_to_the_database_at_once(
     finally:
         connection.close()
     assert len(sent) == round_trips
+
+
+def test_start_of_an_unblocked_number_takes_three_statements(started, api):
+    services.unblock(phone_number=NUMBER)
+    with statements() as found:
+        assert post_start(api).status_code == 202
+    assert found == START
 
 
 def test_start_with_a_key_looks_for_it_before_its_guard(started, api):
@@ -185,6 +193,21 @@ def test_wrong_code_begins_a_check_and_stores_its_result(api, make, wire):
         with statements() as found:
             assert post_code(api, row).status_code == 200
         assert found == CHECK
+
+
+def test_statements_of_a_confirm_commit_by_themselves(api, make, wire):
+    wire.will(FALSE, TRUE)
+    row, autocommits = make(), set()
+
+    def wrapper(execute, sql, *arguments):
+        autocommits.add(connection.get_autocommit())
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(wrapper):
+        post_code(api, row)
+        post_code(api, row)
+    row.refresh_from_db()
+    assert (autocommits, row.is_verified) == ({True}, True)
 
 
 def test_right_code_takes_no_more_without_a_receiver(api, make, wire):

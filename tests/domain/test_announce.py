@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
+from functools import partial, wraps
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -243,6 +243,7 @@ def test_database_error_of_a_receiver_undoes_only_its_own_queries(
         (Broken(), "Broken (LookupError)"),
         (Broken().method, "Broken.method (LookupError)"),
         (partial(partial(broken), extra=1), "broken (LookupError)"),
+        (wraps(Broken())(lambda **kwargs: broken()), "Broken (LookupError)"),
         (lambda **kwargs: broken(), "<lambda> (LookupError)"),
     ],
 )

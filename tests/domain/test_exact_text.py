@@ -34,6 +34,19 @@ def test_similar_lock_keys_are_different_locks():
     assert StartLock.objects.count() == 3
 
 
+def test_no_index_serves_only_like_on_postgresql():
+    if connection.vendor != "postgresql":
+        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT indexdef FROM pg_indexes "
+            "WHERE tablename LIKE 'django_idenfy_phone_%'"
+        )
+        found = [definition for (definition,) in cursor.fetchall()]
+    assert len(found) > 10
+    assert not [each for each in found if "pattern_ops" in each]
+
+
 def test_purpose_has_a_binary_collation_on_mariadb():
     if connection.vendor != "mysql":
         pytest.skip("set DATABASE_URL to a MariaDB server to run this")

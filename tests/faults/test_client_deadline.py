@@ -2,10 +2,12 @@
 
 import multiprocessing
 import socket
+import threading
 import time
 
 import pytest
 
+from django_idenfy_phone import transport
 from django_idenfy_phone.client import IdenfyClient
 from django_idenfy_phone.exceptions import IdenfyError, NeverSent, OutcomeUnknown
 from support import brokers
@@ -225,3 +227,5 @@ def test_many_requests_are_cut_off_in_time(wire, settings, at_once):
     outcomes = at_once(lambda _: outcome_of(send), range(20))
     assert {error for error, _seconds in outcomes} == {OutcomeUnknown}
     assert max(seconds for _error, seconds in outcomes) < 1.2
+    names = [thread.name for thread in threading.enumerate()]
+    assert names.count(transport.WATCHDOG_THREAD) == 1

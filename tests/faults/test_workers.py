@@ -15,6 +15,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from django_idenfy_phone import heartbeats, tasks
+from django_idenfy_phone.records import Heartbeat
 from django_idenfy_phone.services import get_verification
 from django_idenfy_phone.testing import age
 from support import brokers
@@ -108,9 +109,10 @@ on_both = pytest.mark.parametrize(("server", "pool"), POOLS, indirect=["server"]
 def test_idle_worker_answers_the_ping_of_a_sweep(publisher, start_worker, pool):
     heartbeats._idle_checks.reset()
     tasks.sweep()
-    assert "delivery" not in heartbeats.ages()
+    delivery = Heartbeat.objects.filter(name=heartbeats.DELIVERY)
+    assert not delivery.exists()
     start_worker(pool)
-    wait_until(lambda: "delivery" in heartbeats.ages())
+    wait_until(delivery.exists)
 
 
 @pytest.mark.parametrize(
