@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 from django.db import connections
+from django.utils import translation
 from rest_framework.exceptions import APIException
 from rest_framework.test import APIRequestFactory, force_authenticate
 
@@ -112,6 +113,7 @@ def test_throttled_start_stores_nothing(api, custom_host, idenfy_sandbox):
 @pytest.fixture
 def mounts(settings):
     settings.ROOT_URLCONF = "hosts.mounts"
+    settings.MIDDLEWARE += ["django.middleware.locale.LocaleMiddleware"]
 
 
 WITH_OUR_URLS = [
@@ -123,9 +125,14 @@ WITH_OUR_URLS = [
     "/v1/regex/",
     "/option/",
     "/uuid/",
+    "/version-4/",
+    "/de/in-a-language/",
     "/nested/phone/",
     "/deep/er/phone/",
 ]
+
+
+WITHOUT_CURRENT = ["/uuid/", "/version-4/"]
 
 
 @pytest.mark.parametrize("mount", WITH_OUR_URLS)
@@ -139,7 +146,9 @@ def test_views_work_under_any_mount(api, mounts, idenfy_sandbox, mount):
     assert confirmed.json()["url"] == started.json()["url"] == started["Location"]
 
 
-@pytest.mark.parametrize("mount", [m for m in WITH_OUR_URLS if m != "/uuid/"])
+@pytest.mark.parametrize(
+    "mount", [m for m in WITH_OUR_URLS if m not in WITHOUT_CURRENT]
+)
 def test_current_is_mounted_beside_the_ids(api, mounts, make, mount):
     row = make()
     current = api.get(f"{mount}current/")
@@ -165,6 +174,20 @@ def test_location_stays_in_the_mount_of_the_host(
     assert started["Location"] == f"{detail}{started.json()['id']}/"
     assert started["Location"] == started.json()["url"]
     assert api.get(started["Location"]).json() == started.json()
+
+
+def test_links_are_right_after_a_request_that_changed_its_language(
+    api, mounts, idenfy_sandbox, settings
+):
+    def change_language(request, phone_number):
+        translation.activate("lt")
+
+    url = "/de/in-a-language/"
+    settings.IDENFY_PHONE_START_GUARD = change_language
+    assert post_start(api, f"{url}start/").status_code == 202
+    settings.IDENFY_PHONE_START_GUARD = None
+    started = post_start(api, f"{url}start/", number="+37061234568")
+    assert started["Location"] == f"{url}{started.json()['id']}/"
 
 
 def test_links_keep_the_script_name(api, mounts, idenfy_sandbox):

@@ -1,5 +1,6 @@
 """A host project that mounts the API in many ways at once."""
 
+from django.conf.urls.i18n import i18n_patterns
 from django.http import JsonResponse
 from django.urls import include, path, re_path
 from rest_framework.authentication import TokenAuthentication
@@ -49,6 +50,13 @@ uuid_urls = [
     path("<uuid:verification_id>/confirm/", ConfirmView.as_view()),
 ]
 
+VERSION_4 = "^(?P<verification_id>[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f-]{21})/"
+version_4_urls = [
+    path("start/", StartView.as_view()),
+    re_path(f"{VERSION_4}$", StatusView.as_view()),
+    re_path(f"{VERSION_4}confirm/$", ConfirmView.as_view()),
+]
+
 urlpatterns = [
     path("phone/", include(OURS)),
     path("again/phone/", include(OURS)),
@@ -59,6 +67,8 @@ urlpatterns = [
     re_path("^(?P<anything>/[^/]+)/", include(OURS)),
     path("option/", include(OURS, namespace="option"), {"site": 7}),
     path("uuid/", include(uuid_urls)),
+    path("version-4/", include(version_4_urls)),
+    *i18n_patterns(path("in-a-language/", include(OURS))),
     path("nested/", include((accounts_urls, "accounts"))),
     path("deep/", include(([path("er/", include((accounts_urls, "a")))], "b"))),
     path("token/", include((token_urls, "token"))),
