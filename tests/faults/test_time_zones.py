@@ -34,6 +34,14 @@ def test_another_time_zone_changes_nothing(user, wire, settings, zone, use_tz):
     assert confirmed.sent_at <= timezone.now() < confirmed.expires_at
 
 
+def test_times_follow_a_setting_that_changes(user, wire, settings):
+    row = start(user)
+    for use_tz in (False, True):
+        settings.USE_TZ = use_tz
+        found = services.get_verification(row.pk, user=user)
+        assert timezone.is_aware(found.send_by) is use_tz
+
+
 @pytest.fixture
 def naive_clock(settings, clock):
     """USE_TZ is off, and the clock shows naive local time."""
