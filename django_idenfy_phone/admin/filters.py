@@ -11,15 +11,16 @@ from django.contrib.admin import SimpleListFilter
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import SEARCH_VAR, ChangeList
 from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import conf
-from ..models import PhoneVerification, primary_alias
+from ..exceptions import UnknownUser
+from ..models import PhoneVerification
 from ..querysets import PhoneVerificationQuerySet as Rows
+from ..starting import user_id_of
 from . import words
 
 # The list reads no more rows than this of a period, whatever it is filtered by.
@@ -167,13 +168,8 @@ class UserFilter(SimpleListFilter):
         return [] if value is None else [(value, _("The chosen one"))]
 
     def queryset(self, request: HttpRequest, queryset: Rows) -> Rows:  # type: ignore[override]
-        return queryset.filter(user=_user(self.value() or ""))
-
-
-def _user(pk: str) -> Any:
-    """Raises IncorrectLookupParameters."""
-    users = get_user_model()._base_manager.using(primary_alias())
-    with suppress(ValueError, ValidationError):
-        if user := users.filter(pk=pk).first():
-            return user
-    raise IncorrectLookupParameters
+        try:
+            user_id = user_id_of(get_user_model()(pk=self.value()))
+        except UnknownUser:
+            raise IncorrectLookupParameters from None
+        return queryset.filter(user=user_id)
