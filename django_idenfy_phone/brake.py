@@ -79,8 +79,12 @@ def refuses(engaged_until: datetime | None, user_id: Any) -> bool:
     is_engaged = engaged_until is not None and engaged_until > timezone.now()
     if not is_engaged or not is_enforced():
         return False
-    proofs = PhoneVerification.objects.filter(status=Status.VERIFIED, user_id=user_id)
-    return user_id is None or not proofs.exists()
+    return user_id is None or not proofs_of(user_id).exists()
+
+
+def proofs_of(user_id: Any) -> PhoneVerificationQuerySet:
+    """The numbers that a user verified before."""
+    return PhoneVerification.objects.filter(status=Status.VERIFIED, user_id=user_id)
 
 
 _looks = AtMostEvery(INTERVAL)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Q, QuerySet, Value
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -19,7 +19,7 @@ from .conf import Limit, conf
 from .edge import hide_values
 from .exceptions import NumberNotSupported
 from .look import FIELDS
-from .models import PhoneVerification, primary_alias
+from .models import PhoneVerification, RegionBrake, primary_alias
 from .network import read_network
 from .pacing import Pause
 from .querysets import PhoneVerificationQuerySet
@@ -155,39 +155,41 @@ class _Look:
             yield Reason(pause, until)
         known = [(kind, each) for kind in self.values for each in conf.limits_of(kind)]
         named = {f"limit_{n}": pair for n, pair in enumerate(known)}
-        times = {
+        queries: dict[str, QuerySet[Any, Any]] = {
             name: self._times(self._limited(kind, limit))[limit.sends - 1 :]
             for name, (kind, limit) in named.items()
         }
         if self.number:
             newest = self._created("number", limits.UNCOUNTED_COOLDOWN)
-            times["newest"] = self._times(newest)
-        found = first_values(primary_alias(), times)
+            queries["newest"] = self._times(newest)
+            queries |= self._of_brake(self.number.region)
+        found = first_values(primary_alias(), queries)
         if self.number:
             yield from self._cooldown(found["newest"])
-            yield from self._brake(self.number.region)
+            yield from self._brake(self.number.region, found)
+        for n, limit in enumerate(conf.limits_of("site")):
+            named[f"site_{n}"] = "site", limit
+            found[f"site_{n}"] = site.nth_newest(limit, self.now)
         yield from self._limits(named, found)
-        for limit in conf.limits_of("site"):
-            if nth_newest := site.nth_newest(limit, self.now):
-                sends = self._limited("site", limit).count()
-                yield Reason("site", nth_newest + limit.window, sends, limit)
 
     def _cooldown(self, newest: datetime | None) -> Iterator[Reason]:
         sends = list(self._times(self._counted("number", limits.DAY)))
         for until in limits.cooldown_ends([newest] if newest else [], sends):
             yield Reason(limits.COOLDOWN, until, len(sends))
 
-    def _brake(self, region: str) -> Iterator[Reason]:
-        for each in brake.engaged():
-            until, user_id = each.engaged_until, self.values.get("user")
-            if each.region == region and brake.refuses(until, user_id):
-                yield Reason(
-                    brake.BRAKE,
-                    until,
-                    each.numbers,
-                    region=region,
-                    confirmed=each.confirmed,
-                )
+    def _of_brake(self, region: str) -> dict[str, QuerySet[Any, Any]]:
+        brakes = RegionBrake.objects.filter(region=region)
+        names = ("engaged_until", "numbers", "confirmed")
+        queries: dict[str, Any] = {name: brakes.values(name) for name in names}
+        if "user" in self.values:
+            queries["proof"] = brake.proofs_of(self.values["user"]).values("pk")
+        return queries
+
+    def _brake(self, region: str, found: Mapping[str, Any]) -> Iterator[Reason]:
+        until = found["engaged_until"]
+        if until and brake.is_enforced() and not found.get("proof"):
+            sends, confirmed = found["numbers"], found["confirmed"]
+            yield Reason(brake.BRAKE, until, sends, region=region, confirmed=confirmed)
 
     def _limits(
         self, named: Mapping[str, tuple[str, Limit]], found: Mapping[str, Any]
@@ -197,7 +199,7 @@ class _Look:
         counts = {
             name: self._limited(kind, limit)
             .order_by()
-            .values(FIELDS[kind])
+            .values(of_all=Value(1))
             .annotate(sends=Count("pk"))
             .values("sends")
             for name, (kind, limit) in reached.items()

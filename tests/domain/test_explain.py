@@ -60,6 +60,25 @@ def test_limit_is_told_with_its_sends_and_its_end(
     assert found == [Reason(kind, clock.now + 58 * MINUTE, 3, Limit(2, HOUR))]
 
 
+def test_rows_that_go_between_two_statements_count_no_longer(
+    settings, no_limits, make, clock
+):
+    """They are deleted once their limit was seen to be reached, as by an erasure."""
+
+    def wrapper(execute, sql, params, many, context):
+        if "COUNT(" in sql:
+            deleted.append(PhoneVerification.objects.all()._raw_delete("default"))
+        return execute(sql, params, many, context)
+
+    settings.IDENFY_PHONE_SEND_LIMITS["number"] = ("1/h",)
+    make("expired")
+    deleted = []
+    with connection.execute_wrapper(wrapper):
+        found = explain(phone_number=NUMBER)
+    assert deleted
+    assert found == [Reason("number", clock.now + HOUR, 0, Limit(1, HOUR))]
+
+
 @pytest.mark.parametrize("kind", ["number", "user", "network", "block"])
 def test_limit_of_what_was_not_asked_for_is_not_told(settings, no_limits, make, kind):
     settings.IDENFY_PHONE_SEND_LIMITS[kind] = ("1/h",)

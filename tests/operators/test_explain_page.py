@@ -103,19 +103,31 @@ def test_number_that_is_none_is_told(staff, button):
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize(
-    "body", [{"number": NUMBER}, {"user": "ona"}, {"network": "9.9.9.9"}]
-)
-def test_answer_about_one_of_them_takes_few_statements(
-    staff, make, engaged, settings, django_assert_max_num_queries, body
-):
+@pytest.fixture
+def refused(make, engaged, settings):
+    """All that can refuse a customer does; return what the form takes of them."""
     settings.IDENFY_PHONE_BRAKE = {"mode": "enforce"}
-    kinds = ("number", "user", "network")
-    settings.IDENFY_PHONE_SEND_LIMITS = dict.fromkeys(kinds, ("1/m", "1/h", "1/d"))
+    limits = dict.fromkeys(("number", "user", "network", "block"), ("1/m", "1/h"))
+    settings.IDENFY_PHONE_SEND_LIMITS = limits | {"site": ("1/h",)}
     make("expired", network="9.9.9.9")
+    return {"number": NUMBER, "user": "ona", "network": "9.9.9.9"}
+
+
+def test_page_tells_all_in_few_statements(
+    staff, refused, django_assert_max_num_queries
+):
     client = staff("view", "unblock")
     with django_assert_max_num_queries(12):
-        client.post(URL, body)
+        page = client.post(URL, refused)
+    assert len(answers(page)) == 11
+
+
+def test_unblocking_takes_few_statements(staff, refused, django_assert_max_num_queries):
+    """Those of the page, the reset of the limits, and the two of Django's log."""
+    client = staff("view", "unblock")
+    with django_assert_max_num_queries(12 + 1 + 2):
+        page = client.post(URL, refused | {"_unblock": "1"})
+    assert "Unblocked: number" in text_of(page)
 
 
 # Permissions
