@@ -9,6 +9,7 @@ import logging
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from django.db import Error
 from django.db.models import Count, Exists, OuterRef, Q
 from django.utils import timezone
 
@@ -20,7 +21,7 @@ from .models import PhoneVerification, RegionBrake, primary_alias
 from .processes import AtMostEvery
 from .querysets import PhoneVerificationQuerySet
 from .statuses import ACCEPTED_STATUSES, Failure, Status
-from .transactions import bounded_locks
+from .transactions import bounded_locks, code_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +92,14 @@ _looks = AtMostEvery(INTERVAL)
 
 
 def watch() -> None:
-    """Engage brakes where it is time; each process looks once in INTERVAL."""
-    if conf.BRAKE and _looks.is_due():
+    """Engage brakes where it is time, once in INTERVAL in a process. Never raises."""
+    if not conf.BRAKE or not _looks.is_due():
+        return
+    try:
         look(conf.BRAKE)
+    except Error as error:
+        text = "The brake could not look at the sends (%s)."
+        alarm(logger.error, text, code_of(error))
 
 
 def look(brake: Brake) -> None:

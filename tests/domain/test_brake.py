@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from django_idenfy_phone import brake, maintenance, services
@@ -11,6 +11,7 @@ from django_idenfy_phone.conf import Brake, Limit, conf
 from django_idenfy_phone.exceptions import LimitReached
 from django_idenfy_phone.explain import Reason, explain
 from django_idenfy_phone.models import PhoneVerification, RegionBrake
+from django_idenfy_phone.signals import send_failed
 from support.constants import NUMBER
 from support.steps import code_and_wait, logged_messages, post_start, start
 
@@ -323,6 +324,27 @@ def test_sweep_looks_once_a_minute(send, clock):
     clock.move(MICROSECOND)
     maintenance.sweep(lambda pk: True)
     assert [each.region for each in brake.engaged()] == ["LT"]
+
+
+def test_failure_to_look_stops_no_signal(make, clock, caplog):
+    """As where another process holds a lock for too long."""
+
+    def fail(execute, sql, *arguments):
+        if "regionbrake" in sql:
+            raise OperationalError("busy")
+        return execute(sql, *arguments)
+
+    def receiver(verification, **kwargs):
+        failed.append(verification)
+
+    failed, late = [], make("queued", send_by=clock.now)
+    send_failed.connect(receiver)
+    with connection.execute_wrapper(fail):
+        maintenance.sweep(lambda pk: True, is_eager=True)
+    send_failed.disconnect(receiver)
+    assert failed == [late]
+    [line] = logged_messages(caplog)
+    assert line == ("ERROR", "The brake could not look at the sends (busy).")
 
 
 def test_sweep_looks_again_after_the_clock_was_set_back(send, clock):
