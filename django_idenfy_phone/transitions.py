@@ -318,7 +318,9 @@ class RowTransitions:
     def mark_announced(self, row: "PhoneVerification") -> bool:
         """T12, second half: every receiver ran without a failure."""
         where = {"id": row.pk, "announced_at": None}
-        return self._transition(where, {"announced_at": timezone.now()})
+        # Another try of the same time may have noted what failed.
+        changes = {"announced_at": timezone.now(), "announce_failure": ""}
+        return self._transition(where, changes)
 
     def note_announce_failure(self, row: "PhoneVerification", failure: str) -> bool:
         """Part of T12: what failed in this try, if it is still the last one."""

@@ -567,6 +567,13 @@ def test_failure_is_not_noted_once_another_try_succeeded(make):
     assert not rows.note_announce_failure(row, "late")
 
 
+def test_mark_announced_forgets_what_failed_in_another_try(make):
+    row = due(make, announce_failure="late")
+    assert rows.mark_announced(row)
+    row.refresh_from_db()
+    assert row.announce_failure == ""
+
+
 def test_second_mark_announced_changes_nothing(make):
     row, other = due(make), due(make)
     assert rows.mark_announced(row)
