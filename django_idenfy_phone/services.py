@@ -50,7 +50,7 @@ from .exceptions import (
 )
 from .explain import Reason, explain
 from .models import PhoneVerification, primary_alias
-from .network import client_network, read_network
+from .network import client_network, mask_network, read_network
 from .seen import Seen
 from .starting import Caller, StartRequest, user_id_of
 from .statements import Table
@@ -404,8 +404,9 @@ def unblock(
     if network:
         values["network"] = read_network(network)
     limits.clear(values)
-    number = phone.mask(values["number"]) if "number" in values else ""
-    logger.info("Unblocked: %s. %s", ", ".join(values), number)
+    masks = {"number": phone.mask, "network": mask_network}
+    masked = [mask(values[kind]) for kind, mask in masks.items() if kind in values]
+    logger.info("Unblocked: %s. %s", ", ".join(values), " ".join(masked))
     return explain(phone_number=phone_number, user=user, network=network)
 
 

@@ -8,7 +8,7 @@ from django_idenfy_phone import services
 from django_idenfy_phone.exceptions import NumberNotSupported, UnknownUser
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from support.constants import NUMBER
-from support.steps import refusal_of, start, start_and_expire
+from support.steps import MASKED_NUMBER, refusal_of, start, start_and_expire
 
 pytestmark = [
     pytest.mark.django_db,
@@ -80,6 +80,12 @@ def test_unblocking_tells_what_still_refuses(limited, user, names, clock):
     remaining = services.unblock(**names["number"])
     assert kinds_of(remaining) == ["block", "site"]
     assert [each.until for each in remaining] == [clock.now + HOUR] * 2
+
+
+def test_unblocking_is_logged_masked(names, caplog):
+    services.unblock(**names["number"] | names["user"] | names["network"])
+    text = f"Unblocked: number, user, network. {MASKED_NUMBER} 9.9.*.*"
+    assert caplog.messages == [text]
 
 
 def test_unblocking_needs_nothing_to_unblock(limited):
