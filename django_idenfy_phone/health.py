@@ -153,7 +153,7 @@ def _signs(now: datetime) -> dict[str, Any]:
 
     The start of the oldest row, and the network of the newest. Since when the first
     lease is over, and the first signal is due. When the first proof that was not
-    announced for LONG_UNANNOUNCED was verified, and what failed at it. The last sweep
+    announced for LONG_UNANNOUNCED was verified, and what failed at one. The last sweep
     and the last delivery. A limit that refused starts of many people in this hour; a
     region whose brake is engaged.
     """
@@ -175,7 +175,7 @@ def _signs(now: datetime) -> dict[str, Any]:
         "lease": leases.values("lease_until"),
         "signal": unannounced.values("announce_at"),
         "proof": proofs.values("verified_at"),
-        "failure": proofs.values("announce_failure"),
+        "failure": proofs.exclude(announce_failure="").values("announce_failure"),
         "brake": RegionBrake.objects.filter(engaged_until__gt=now).values("region"),
     }
     signs |= {
@@ -213,6 +213,6 @@ def _troubles(
         Trouble.DELIVERY: signs[SWEEP] and silent == {DELIVERY},
         Trouble.BLOCK: signs["block"],
         Trouble.SITE: signs["site"],
-        Trouble.BRAKE: conf.BRAKE and signs["brake"],
+        Trouble.BRAKE: conf.BRAKE and signs["brake"] is not None,
     }
     return (trouble for trouble, is_found in found.items() if is_found)

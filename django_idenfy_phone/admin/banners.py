@@ -7,7 +7,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from ..conf import conf
-from ..health import Health, Trouble
+from ..health import Health, Trouble, is_too_long
 
 
 def banners(found: Health, *, but: Trouble | None = None) -> Iterator[str]:
@@ -24,7 +24,7 @@ def banners(found: Health, *, but: Trouble | None = None) -> Iterator[str]:
 
 
 def _detail(trouble: Trouble, found: Health) -> str:
-    if trouble == Trouble.QUEUE and found.oldest_due:
+    if trouble == Trouble.QUEUE and is_too_long(found.oldest_due):
         return f" ({found.oldest_due // timedelta(minutes=1)} min)"
     if trouble == Trouble.RECEIVERS and found.announce_failure:
         return f" {found.announce_failure}"

@@ -137,6 +137,19 @@ def test_each_trouble_has_one_banner(
     assert banners() == expected
 
 
+def test_overdue_lease_is_no_age_of_the_queue(banners, stored, clock):
+    stored("sending", lease_until=clock.now - 2 * MINUTE)
+    age(stored("queued"), MINUTE / 2)
+    assert banners() == [Trouble.QUEUE.label]
+
+
+@pytest.mark.parametrize("page", ["list"], indirect=True)
+def test_brake_of_numbers_without_a_region_has_a_banner(banners, clock):
+    until = clock.now + MINUTE
+    RegionBrake.objects.create(region="", engaged_at=clock.now, engaged_until=until)
+    assert banners() == [Trouble.BRAKE.label]
+
+
 def test_several_troubles_are_all_shown(banners, stored, beats):
     late_row(stored)
     dead_sweep(beats)

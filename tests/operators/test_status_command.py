@@ -161,6 +161,17 @@ def test_exit_status_is_1_when_receivers_fail_for_minutes(
     assert lines[-1].startswith("A proof was not announced") == expected
 
 
+def test_failure_is_named_though_that_of_an_earlier_proof_is_not_known(
+    unannounced, make, capsys
+):
+    failure, at = "shop.receivers.remember (ValueError)", timezone.now()
+    later = {"announce_at": at + timedelta(minutes=9), "announce_failure": failure}
+    rows = unannounced(), make("verified", verified_at=at, **later)
+    for row in rows:
+        age(row, timedelta(minutes=5))
+    assert f"Not announced: {failure}" in run_status(capsys)[1]
+
+
 def test_receiver_that_fails_for_minutes_is_named(unannounced, capsys):
     failure = "shop.receivers.remember (ValueError)"
     row = unannounced(announce_failure=failure)
