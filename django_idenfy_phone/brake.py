@@ -49,9 +49,18 @@ class Sends(NamedTuple):
 
 def engaged() -> list[RegionBrake]:
     """The brakes that are engaged now, also where they only observe."""
+    return _ending_after(timezone.now())
+
+
+def of_last_day() -> list[RegionBrake]:
+    """The brakes that are engaged now, and those that ended within a day."""
+    return _ending_after(timezone.now() - timedelta(days=1))
+
+
+def _ending_after(moment: datetime) -> list[RegionBrake]:
     if conf.BRAKE is None:
         return []
-    brakes = RegionBrake.objects.filter(engaged_until__gt=timezone.now())
+    brakes = RegionBrake.objects.filter(engaged_until__gt=moment)
     return list(brakes.order_by("region"))
 
 

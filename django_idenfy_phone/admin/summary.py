@@ -98,10 +98,11 @@ def summary(period: str) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "period": TITLES[period],
         "periods": [(name, title, name == period) for name, title in TITLES.items()],
-        # The engaged brakes have a table.
+        # The brakes have a table.
         "warnings": list(banners(found, but=Trouble.BRAKE)),
         "facts": list(facts(found)),
-        "brakes": brake.engaged(),
+        "brakes": brake.of_last_day(),
+        "is_engaged": Trouble.BRAKE in found.troubles,
         "is_enforced": brake.is_enforced(),
         "speeds": statistics.speeds(),
     }

@@ -211,7 +211,7 @@ def test_page_says_what_still_refuses(staff, make, settings):
     ("mode", "text"),
     [
         ("observe", "The brake only observes: no start is refused."),
-        ("enforce", "The brake refuses newcomers there."),
+        ("enforce", "The brake refuses newcomers there until its end."),
     ],
 )
 def test_engaged_brake_is_shown(staff, engaged, settings, mode, text):

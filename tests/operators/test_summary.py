@@ -207,7 +207,7 @@ def test_facts_tell_queue_pauses_and_heartbeats(page, make, noon):
 
 BRAKES = {
     "observe": "The brake only observes: no start is refused.",
-    "enforce": "The brake refuses newcomers there.",
+    "enforce": "The brake refuses newcomers there until its end.",
 }
 
 
@@ -227,8 +227,16 @@ def test_engaged_brake_is_shown_with_a_link_to_release_it(
     assert f'<a href="{LIST_URL}explain/">Release it</a>' in text
 
 
-def test_brake_that_ended_is_not_shown(page, noon):
-    RegionBrake.objects.create(region="LT", engaged_until=noon.now)
+def test_brake_that_ended_is_shown_for_a_day(page, noon):
+    known = {"numbers": 60, "confirmed": 2, "starts": 7, "engaged_at": noon.now - HOUR}
+    RegionBrake.objects.create(region="LT", engaged_until=noon.now, **known)
+    noon.move(24 * HOUR - SECOND)
+    text = page()
+    found = lines(text, "Regions where hardly anybody confirms")
+    times = ["2026-11-30 11:00:00 EET", "2026-11-30 12:00:00 EET"]
+    assert found["LT"] == [*times, "2 of 60", "7 starts"]
+    assert "Release it" not in text
+    noon.move(SECOND)
     assert "Regions where" not in page()
 
 
