@@ -7,8 +7,12 @@ from django.db import connection
 from django.utils import timezone
 
 from django_idenfy_phone import maintenance, services, tallies
+from django_idenfy_phone.admin import filters
+from django_idenfy_phone.explain import explain
+from django_idenfy_phone.health import health
 from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.records import Heartbeat
+from support.constants import NUMBER
 
 TABLE = "django_idenfy_phone_phoneverification"
 ANALYZE = {
@@ -21,6 +25,8 @@ WHOLE_TABLE = {
     "postgresql": f"Seq Scan on {TABLE}",
     "mysql": f"'{TABLE}', 'ALL'",
 }
+# SQLite tells of an index in whose order the newest rows are read.
+WITHOUT_INDEX = WHOLE_TABLE | {"sqlite": f"SCAN {TABLE}'"}
 EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mysql": "EXPLAIN"}
 
 
@@ -28,10 +34,14 @@ EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mysql": "EX
 def many_ended_rows(make):
     """5,000 ended rows, and one row of each kind that a sweep looks for."""
     long_ago = timezone.now() - timedelta(days=1)
-    ended = {"created_at": long_ago, "send_by": long_ago, "next_send_at": long_ago}
+    ended = {"send_by": long_ago, "next_send_at": long_ago, "region": "LT"}
     PhoneVerification.objects.bulk_create(
         PhoneVerification(
-            phone_number=f"+370612{n:05}", region="LT", status=status, **ended
+            phone_number=f"+370612{n:05}",
+            number_block=f"+370612{n // 10_000}",
+            status=status,
+            created_at=long_ago - timedelta(seconds=n),
+            **ended,
         )
         for status in ("expired", "locked")
         for n in range(2500)
@@ -110,3 +120,61 @@ def test_purge_reads_only_old_and_erased_rows(many_ended_rows, plans, make):
     old, erased = plans[:2]
     assert "idenfy_phone_site" in old
     assert "idenfy_phone_erased" in erased
+
+
+LOG = "/admin/django_idenfy_phone/phoneverification/"
+PAGES = {
+    "today": "",
+    "7 days": "?period=7d",
+    "until": "?period=all&until=2126-01-01T00:00:00Z",
+    "status": "?period=all&status__exact=locked",
+    "failure": "?period=all&failure__exact=unknown",
+    "region": "?period=all&region=GB",
+    "purpose": "?period=all&purpose=order",
+    "user": "?user={row.user_id}",
+    "number": "?q=%2B37061200007",
+    "id": "?q={row.pk}",
+    "user name": "?q=ona",
+    "e-mail": "?q=ona@example.com",
+    "nothing": "?q=nonsense",
+    "attempt": "{row.pk}/change/",
+}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_log_uses_an_index(
+    many_ended_rows, admin_client, user, plans, monkeypatch, page
+):
+    # In proportion to the rows here.
+    monkeypatch.setattr(filters, "MOST_ROWS", 100)
+    monkeypatch.setattr(filters, "ROWS_FOR_PURPOSES", 10)
+    user.email = "ona@example.com"
+    user.save()
+    row = PhoneVerification.objects.filter(user=user).earliest("created_at")
+    plans.clear()
+    assert admin_client.get(LOG + page.format(row=row)).status_code == 200
+    assert len(plans) >= 3
+    for plan in plans:
+        assert WITHOUT_INDEX[connection.vendor] not in plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_health_uses_an_index(many_ended_rows, plans):
+    health()
+    assert len(plans) == 3
+    for plan in plans:
+        assert WITHOUT_INDEX[connection.vendor] not in plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_explain_uses_an_index(many_ended_rows, plans, user, settings):
+    kinds = ("number", "user", "network", "block", "site")
+    settings.IDENFY_PHONE_SEND_LIMITS = dict.fromkeys(kinds, ("1/h", "5/d"))
+    settings.IDENFY_PHONE_BRAKE = {"mode": "enforce"}
+    PhoneVerification.objects.filter(user=user).update(network="9.9.9.9")
+    plans.clear()
+    assert explain(phone_number=NUMBER, user=user, network="9.9.9.9")
+    assert len(plans) >= 4
+    for plan in plans:
+        assert WITHOUT_INDEX[connection.vendor] not in plan
