@@ -24,8 +24,9 @@ def banners(found: Health, *, but: Trouble | None = None) -> Iterator[str]:
 
 
 def _detail(trouble: Trouble, found: Health) -> str:
-    if trouble == Trouble.QUEUE and is_too_long(found.oldest_due):
-        return f" ({found.oldest_due // timedelta(minutes=1)} min)"
+    waiting = found.oldest_due
+    if trouble == Trouble.QUEUE and waiting and is_too_long(waiting):
+        return f" ({waiting // timedelta(minutes=1)} min)"
     if trouble == Trouble.RECEIVERS and found.announce_failure:
         return f" {found.announce_failure}"
     return ""
