@@ -28,10 +28,14 @@ QUERIES = {
     "number": "?q=%2B44{number}",
     "id": "?q={pk}",
     "user name": "?q=user{user}",
+    "e-mail": "?q=user{user}@example.com",
     "user": "?user={user}",
     "nothing": "?q=nonsense",
     "one attempt": "{pk}/change/",
+    "explain": "explain/",
 }
+# What is posted to a page.
+FORMS = {"explain/": {"number": "+44{number}", "user": "user{user}"}}
 # A user who has as many rows in both.
 USER, EACH = 1, 30
 NAMES = [f"log: {page}" for page in QUERIES]
@@ -110,9 +114,11 @@ def filled(bench: Bench, rows: int, since: str) -> tuple[Agent, Database]:
 
 def time_page(bench: Bench, agent: Agent, database: Database, query: str) -> float:
     """The median, of a row of its own where the query names one."""
-    url = LIST + query.format(**newest(database))
-    agent.call("page", url)
-    return median(agent.call("page", url) for _ in range(bench.pick(20, 5)))
+    row = newest(database)
+    url = LIST + query.format(**row)
+    form = {key: text.format(**row) for key, text in FORMS.get(query, {}).items()}
+    agent.call("page", url, form)
+    return median(agent.call("page", url, form) for _ in range(bench.pick(20, 5)))
 
 
 def newest(database: Database) -> dict[str, str]:

@@ -1,12 +1,14 @@
 """A process of the site that runs one call after another, each timed.
 
-Reads lines of JSON, ``[NAME, ARGUMENTS]``, and prints the seconds of each call.
+Reads lines of JSON, ``[NAME, ARGUMENTS]``, and prints the seconds of each call, or
+those that it returns.
 """
 
 import json
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from io import StringIO
 from typing import Any
@@ -18,6 +20,7 @@ django.setup()
 from celery import current_app  # noqa: E402
 from django.contrib.auth.models import User  # noqa: E402
 from django.core.management import call_command  # noqa: E402
+from django.db import connection  # noqa: E402
 from django.test import Client  # noqa: E402
 
 from benchmarks.host import celery  # noqa: E402
@@ -41,8 +44,24 @@ def sweep() -> None:
     tasks.sweep()
 
 
+times: list[float] = []
+
+
+def note_time(execute: Any, *arguments: Any) -> Any:
+    began = time.perf_counter()
+    found = execute(*arguments)
+    times.append(time.perf_counter() - began)
+    return found
+
+
 def purge() -> None:
-    tasks.purge()
+    with connection.execute_wrapper(note_time):
+        tasks.purge()
+
+
+def slowest_statement() -> float:
+    """Of the purges so far."""
+    return max(times)
 
 
 def status() -> None:
@@ -67,14 +86,17 @@ def login() -> None:
     staff.force_login(User.objects.create_superuser("operator", pk=1_000_000))
 
 
-def page(url: str) -> None:
-    response = staff.get(url)
+def page(url: str, form: dict[str, str]) -> None:
+    response = staff.post(url, form) if form else staff.get(url)
     assert response.status_code == 200, response.status_code
 
 
-CALLS = {
+CALLS: dict[str, Callable[..., float | None]] = {
     each.__name__: each
-    for each in (migrate, publish, sweep, purge, status, notify, delay, login, page)
+    for each in (
+        *(migrate, publish, sweep, purge, slowest_statement, status, notify, delay),
+        *(login, page),
+    )
 }
 
 
@@ -82,8 +104,9 @@ def main() -> None:
     for line in sys.stdin:
         name, arguments = json.loads(line)
         began = time.perf_counter()
-        CALLS[name](*arguments)
-        print(time.perf_counter() - began, flush=True)
+        told = CALLS[name](*arguments)
+        took = time.perf_counter() - began
+        print(took if told is None else told, flush=True)
 
 
 if __name__ == "__main__":

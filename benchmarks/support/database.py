@@ -72,7 +72,8 @@ class Database:
         self.execute(f"""
             INSERT INTO auth_user (id, username, password, is_superuser, first_name,
                 last_name, email, is_staff, is_active, date_joined)
-            SELECT g, 'user' || g, '', false, '', '', '', false, true, now()
+            SELECT g, 'user' || g, '', false, '', '', 'user' || g || '@example.com',
+                false, true, now()
             FROM generate_series(1, {USERS}) AS g""")
         self.execute("VACUUM ANALYZE auth_user")
 

@@ -43,7 +43,7 @@ class Agent:
         self.log = log
 
     def call(self, name: str, *arguments: object) -> float:
-        """The seconds that the call took."""
+        """The seconds that the call took, or that it returned."""
         assert self.process.stdin
         assert self.process.stdout
         print(json.dumps([name, arguments]), file=self.process.stdin, flush=True)
