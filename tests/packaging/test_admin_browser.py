@@ -32,9 +32,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 NUMBER, OTHER_NUMBER = "+12025550123", "+37060012345"
 ROOT = "/admin/django_idenfy_phone/phoneverification/"
+LIST = [".object-tools", "#result_list td", "#result_list th.field-number"]
 # Each page, and what of it is ours.
 PAGES = {
-    "list": ("", [".object-tools", "#result_list td", "#result_list th.field-number"]),
+    "list": ("", [*LIST, "#changelist .messagelist .warning"]),
     "attempt": ("{row.pk}/change/", [".idenfy-phone-story"]),
     "explain": ("explain/", ["#content-main"]),
     "summary": ("summary/", ["#content-main"]),
@@ -134,6 +135,7 @@ def press(browser, button, expected):
 
 
 def assert_axe_finds_nothing(browser, ours):
+    assert all(browser.find_elements(By.CSS_SELECTOR, each) for each in ours)
     found = axe.Axe().run(browser, context={"include": [[each] for each in ours]})
     assert [(each["id"], each["nodes"]) for each in found["violations"]] == []
     assert "color-contrast" in {each["id"] for each in found["passes"]}
