@@ -6,12 +6,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_idenfy_phone import maintenance, services, tallies
+from django_idenfy_phone import limits, maintenance, services, statements, tallies
 from django_idenfy_phone.admin import filters
 from django_idenfy_phone.explain import explain
 from django_idenfy_phone.health import health
 from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.records import Heartbeat
+from django_idenfy_phone.starting import StartRequest
 from support.constants import NUMBER
 
 TABLE = "django_idenfy_phone_phoneverification"
@@ -27,6 +28,12 @@ WHOLE_TABLE = {
 }
 # SQLite tells of an index in whose order the newest rows are read.
 WITHOUT_INDEX = WHOLE_TABLE | {"sqlite": f"SCAN {TABLE}'"}
+# Where an index alone answers.
+INDEX_ONLY = {
+    "sqlite": "USING COVERING INDEX",
+    "postgresql": "Index Only Scan",
+    "mysql": "Using index",
+}
 EXPLAIN = {"sqlite": "EXPLAIN QUERY PLAN", "postgresql": "EXPLAIN", "mysql": "EXPLAIN"}
 
 
@@ -83,6 +90,20 @@ def test_sweep_reads_only_open_and_unannounced_rows(many_ended_rows, plans):
     assert "idenfy_phone_unannounced" in unannounced
     for plan in plans:
         assert WHOLE_TABLE[connection.vendor] not in plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_start_counts_by_an_index_of_each_kind(many_ended_rows, plans, user):
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute(f"VACUUM {TABLE}")
+    start = StartRequest(NUMBER, "LT", user.pk, "9.9.9.9", "", None)
+    statements.run(connection.alias, limits._counting(start, []))
+    [plan] = plans
+    for kind in ("number", "block", "user", "network"):
+        assert f"idenfy_phone_{kind}" in plan
+    assert plan.count(INDEX_ONLY[connection.vendor]) == 4
+    assert WHOLE_TABLE[connection.vendor] not in plan
 
 
 @pytest.mark.django_db(transaction=True)
