@@ -209,7 +209,6 @@ def test_lost_session_is_told_and_then_the_true_wait(pages, number, site, script
     pages.wait(lambda: pages.shown("#code"))
     pages.submit(pages.code_of(number))
     pages.wait_path("/")
-    pages.set_scripts(True)
 
 
 def move_start(site, number, seconds):
@@ -247,6 +246,23 @@ def test_email_used_meanwhile_keeps_the_confirmed_number(pages, number, site):
     pages.click("#number-form button")
     pages.wait_path("/")
     assert pages.text("#phone-number") == number
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_confirmed_number_that_was_used_too_late_is_told(pages, number, site, scripts):
+    email = f"b{number[1:]}@example.com"
+    pages.sign_up(number, email)
+    rename = "UPDATE accounts_user SET username = ? WHERE username = ?"
+    site.sql(rename, email, "admin@example.com")
+    pages.submit(pages.code_of(number))
+    pages.wait_text("is confirmed")
+    site.sql(rename, "admin@example.com", email)
+    earlier = "verified_at = datetime(verified_at, '-16 minutes')"
+    site.sql(f"UPDATE {TABLE} SET {earlier} WHERE phone_number = ?", number)
+    pages.set_scripts(scripts)
+    pages.click("#number-form button")
+    pages.wait_text("Your confirmed number was not used in time.")
+    assert pages.shown("#id_phone_number")
 
 
 def test_refused_country_is_counted(pages, site):

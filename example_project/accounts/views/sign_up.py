@@ -83,6 +83,9 @@ class SignUpView(SignUpStep, StartStep):
         return self.show(self.form(initial=initial))
 
     def post(self, request: HttpRequest) -> HttpResponseBase:
+        if "phone_number" not in request.POST and not self.visit.proof():
+            # The page showed a confirmed number instead of the field.
+            return send_back(request, "sign-up", "phone_not_verified")
         form = self.form(request.POST)
         if not form.is_valid():
             return self.show(form)
