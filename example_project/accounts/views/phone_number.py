@@ -103,7 +103,13 @@ class NumberStartView(StartView):
         number, country = map(request.data.get, ("phone_number", "country"))
         if isinstance(number, str) and isinstance(country, str):
             request.data["phone_number"] = to_international(number, country)
-        response = super().post(request, *args, **kwargs)
-        # So that the page finds it, also once it has failed.
-        Visit(request, self.purpose).remember(uuid.UUID(str(response.data["id"])))
-        return response
+        return super().post(request, *args, **kwargs)
+
+    def finalize_response(
+        self, request: Request, response: Response, *args: Any, **kwargs: Any
+    ) -> Response:
+        # So that the page finds it, also once it has failed. A refusal names the one
+        # whose code can still be entered.
+        if "id" in response.data:
+            Visit(request, self.purpose).remember(uuid.UUID(response.data["id"]))
+        return super().finalize_response(request, response, *args, **kwargs)
