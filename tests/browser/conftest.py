@@ -64,5 +64,4 @@ def other_pages(steps, second_chromium, site):
 def plain(pages):
     """The same browser without JavaScript."""
     pages.set_scripts(False)
-    yield pages
-    pages.set_scripts(True)
+    return pages

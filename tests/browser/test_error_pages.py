@@ -1,8 +1,19 @@
 """No text of the machine: each error has a page in the site's look and language."""
 
+from contextlib import contextmanager
+
 import pytest
 
 STATUS = "return performance.getEntriesByType('navigation')[0].responseStatus"
+
+
+@contextmanager
+def no_sessions(site):
+    site.sql("ALTER TABLE django_session RENAME TO lost")
+    try:
+        yield
+    finally:
+        site.sql("ALTER TABLE lost RENAME TO django_session")
 
 
 def show_missing_page(pages):
@@ -11,9 +22,11 @@ def show_missing_page(pages):
 
 def show_forbidden_page(pages):
     pages.site.sql("UPDATE accounts_user SET is_staff = 1")
-    pages.log_in()
-    pages.open("/admin/accounts/user/")
-    pages.site.sql("UPDATE accounts_user SET is_staff = is_superuser")
+    try:
+        pages.log_in()
+        pages.open("/admin/accounts/user/")
+    finally:
+        pages.site.sql("UPDATE accounts_user SET is_staff = is_superuser")
 
 
 def show_bad_request(pages):
@@ -23,9 +36,8 @@ def show_bad_request(pages):
 
 def show_failure(pages):
     """The database fails, so the page must do without it."""
-    pages.site.sql("ALTER TABLE django_session RENAME TO lost")
-    pages.open("/sign-up/")
-    pages.site.sql("ALTER TABLE lost RENAME TO django_session")
+    with no_sessions(pages.site):
+        pages.open("/sign-up/")
 
 
 def show_out_of_date(pages):
@@ -99,7 +111,6 @@ def test_out_of_date_request_of_a_new_code_leads_back(plain, number, site):
 
 def test_failure_is_told_by_the_script(pages, number, site):
     pages.sign_up(number)
-    site.sql("ALTER TABLE django_session RENAME TO lost")
-    pages.enter(pages.code_of(number))
-    pages.wait_text("Something went wrong here. That is not your fault.", "#error")
-    site.sql("ALTER TABLE lost RENAME TO django_session")
+    with no_sessions(site):
+        pages.enter(pages.code_of(number))
+        pages.wait_text("Something went wrong here. That is not your fault.", "#error")

@@ -136,7 +136,6 @@ def test_old_code_is_told_after_five_minutes(pages, number, site, scripts):
         move(site, number, column, 301)
     pages.browser.refresh()
     pages.wait_text("valid for 5 minutes", "#old")
-    pages.set_scripts(True)
 
 
 def test_page_says_that_a_call_may_follow(pages, number):
@@ -162,7 +161,6 @@ def test_page_says_how_soon_people_enter_their_code(pages, number, site, scripts
     pages.sign_up(number)
     told = "Of the people who entered their code lately, half did so within 37 seconds."
     assert pages.text("#usual-time") == told
-    pages.set_scripts(True)
 
 
 @pytest.mark.parametrize("flow", ["visitor", "account"])
@@ -292,13 +290,15 @@ def test_polling_stops_where_the_row_is_gone_until_the_return(pages, number, sit
     pages.sign_up(number)
     is_mine = f"FROM {VERIFICATION} WHERE phone_number = ?"
     site.sql(f"CREATE TABLE kept AS SELECT * {is_mine}", number)
-    site.sql(f"DELETE {is_mine}", number)
-    pages.wait_text("No code is on its way here.", "#error")
-    asked = pages.requests_to("/sign-up/status/")
-    time.sleep(2)
-    assert pages.requests_to("/sign-up/status/") == asked
-    site.sql(f"INSERT INTO {VERIFICATION} SELECT * FROM kept")
-    site.sql("DROP TABLE kept")
+    try:
+        site.sql(f"DELETE {is_mine}", number)
+        pages.wait_text("No code is on its way here.", "#error")
+        asked = pages.requests_to("/sign-up/status/")
+        time.sleep(2)
+        assert pages.requests_to("/sign-up/status/") == asked
+        site.sql(f"INSERT INTO {VERIFICATION} SELECT * FROM kept")
+    finally:
+        site.sql("DROP TABLE kept")
     pages.script("document.dispatchEvent(new Event('visibilitychange'))")
     pages.wait(lambda: pages.requests_to("/sign-up/status/") >= asked + 3)
     assert pages.text("#error") == ""

@@ -27,6 +27,7 @@ class Pages:
             self.browser.switch_to.window(self.browser.window_handles[0])
         self.browser.switch_to.window(self.browser.window_handles[0])
         self.set_network()
+        self.set_scripts(True)
         self.set_width(420)
         self.open("/login/")
         self.browser.delete_all_cookies()
