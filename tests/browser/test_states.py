@@ -229,6 +229,39 @@ def test_wrong_code_leaves_the_countdown_true(pages, number, site):
     assert told >= left
 
 
+@pytest.mark.parametrize("scripts", [True, False])
+def test_only_a_wrong_code_marks_the_field_as_invalid(pages, number, scripts):
+    pages.set_scripts(scripts)
+    pages.sign_up(number)
+    assert is_invalid(pages) is None
+    for code, told in (("12", "Enter the 4 digits"), ("", "This code is wrong.")):
+        pages.submit(code or pages.wrong_code_of(number))
+        pages.wait_text(told, "#error")
+        assert is_invalid(pages) == "true"
+
+
+def is_invalid(pages):
+    return pages.find("#code").get_attribute("aria-invalid")
+
+
+@pytest.mark.parametrize("last_digits", ["20", "22"])
+@pytest.mark.parametrize("scripts", [True, False])
+def test_trouble_elsewhere_leaves_the_field_valid(pages, scripts, last_digits):
+    number = f"+120255501{last_digits}"
+    pages.set_scripts(scripts)
+    pages.sign_up(number, f"valid{last_digits}@example.com")
+    pages.submit(pages.code_of(number))
+    pages.wait_text("That is not your fault.", "#error")
+    assert is_invalid(pages) is None
+
+
+def test_refused_new_code_leaves_the_field_valid(plain, number):
+    plain.sign_up(number)
+    plain.click("#resend")
+    plain.wait_text("You can ask for a new one in", "#error")
+    assert is_invalid(plain) is None
+
+
 def test_long_wait_is_told_in_minutes(pages, number):
     pages.sign_up(number)
     text = pages.script(
@@ -250,6 +283,7 @@ def test_offline_is_told_and_the_code_stays(pages, number):
     pages.set_network(offline=True)
     pages.enter(code)
     pages.wait_text("The site could not be reached.", "#error")
+    assert is_invalid(pages) is None
     pages.set_network()
     pages.wait(lambda: pages.value("#code") == code)
     pages.click("#code-form button")

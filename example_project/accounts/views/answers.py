@@ -40,7 +40,7 @@ def refuse(
         if wait is not None:
             body["retry_after"] = math.ceil(wait)
         return JsonResponse(body, status=409)
-    messages.error(request, text)
+    messages.error(request, text, extra_tags=code)
     return redirect(page)
 
 

@@ -139,7 +139,8 @@ class CodeStep(Step):
             return JsonResponse(as_json(row))
         if texts.STATES[state_of(row)].takes_code:
             wrong, tries = texts.text_of_code("wrong_code"), row.checks_left
-            messages.error(self.request, f"{wrong} {texts.tries_left(tries)}")
+            text = f"{wrong} {texts.tries_left(tries)}"
+            messages.error(self.request, text, extra_tags="wrong_code")
         return redirect(self.code_page)
 
     def urls(self, row: PhoneVerification) -> dict[str, str]:

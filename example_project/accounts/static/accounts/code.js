@@ -79,12 +79,13 @@ function showError(text) {
   find("log-in").hidden = true;
   errorElement.setAttribute("role", "alert");
   setText(errorElement, text);
-  setInvalid(code, Boolean(text));
+  setInvalid(code, false);
 }
 
 function showRefusal(response) {
   const { status, data } = response;
   showError(errorText(response));
+  setInvalid(code, data.code === "invalid_code");
   if (data.retry_after) refusal = { status, data, endsAt: Date.now() + data.retry_after * 1000 };
   find("log-in").hidden = !(status === 401 || data.code === "not_authenticated");
   if (!codeForm.hidden) code.focus();
@@ -187,6 +188,7 @@ function showVerdict(response) {
   show(response);
   if (!texts.states[state]?.takes_code) return;
   showError(`${texts.errors.wrong_code} ${texts.tries[verification.checks_left]}`);
+  setInvalid(code, true);
   code.select();
   code.focus();
 }
