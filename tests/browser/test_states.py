@@ -229,6 +229,21 @@ def test_wrong_code_leaves_the_countdown_true(pages, number, site):
     assert told >= left
 
 
+def test_refused_new_code_leaves_the_countdown_true(pages, other_pages, number, site):
+    pages.sign_up(number)
+    pages.wait(lambda: pages.text("#wait") == "", 6)
+    other_pages.sign_up(number, f"other{number[1:]}@example.com")
+    later = "created_at = datetime(created_at, '50 seconds')"
+    newest = f"SELECT MAX(created_at) FROM {VERIFICATION}"
+    site.sql(f"UPDATE {VERIFICATION} SET {later} WHERE created_at = ({newest})")
+    pages.click("#resend")
+    pages.wait_text("You can ask for a new code in ", "#wait")
+    polled = pages.requests_to("/sign-up/status/")
+    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
+    pages.wait(lambda: pages.requests_to("/sign-up/status/") >= polled + 2)
+    assert pages.text("#wait").startswith("You can ask for a new code in ")
+
+
 @pytest.mark.parametrize("scripts", [True, False])
 def test_only_a_wrong_code_marks_the_field_as_invalid(pages, number, scripts):
     pages.set_scripts(scripts)

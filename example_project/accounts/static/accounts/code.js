@@ -20,7 +20,7 @@ let checkWasLost = verification.state === "lost", isEarlier = verification.state
 let state = stateOf(verification);
 // By how much this browser's clock is ahead of the server's, and moments by the former.
 let offset = Infinity;
-let resendAt = 0, oldAt = 0;
+let resendAt = 0, refusedUntil = 0, oldAt = 0;
 // The last answer that asked for a wait, until the wait is over.
 let refusal = null;
 // When the newest one that the server knew was made, by its own clock.
@@ -43,7 +43,7 @@ function stateOf({ state: named, status, failure, code_spent: isSpent }) {
 function keepTimes(date) {
   // A Date header lacks the parts of a second, and an answer takes a while.
   offset = Math.min(offset, Date.now() - date);
-  resendAt = Date.parse(verification.resend_at) + offset;
+  resendAt = Math.max(Date.parse(verification.resend_at) + offset, refusedUntil);
   // A code expires so long after it was sent. Without that moment, none was sent.
   const sentAt = Date.parse(verification.expires_at ?? "") - urls.lifetime * 1000;
   oldAt = sentAt + urls.validFor * 1000 + offset;
@@ -220,7 +220,8 @@ async function askAgain() {
   const response = await request("POST", resendForm.action, { body: new FormData(resendForm), headers });
   forgetKey(response);
   if (response.data.next) return location.assign(response.data.next);
-  if (response.data.retry_after) resendAt = Date.now() + response.data.retry_after * 1000;
+  // Others may have asked for codes to this number, which its own state does not tell.
+  if (response.data.retry_after) resendAt = refusedUntil = Date.now() + response.data.retry_after * 1000;
   tick();
   showRefusal(response);
 }
