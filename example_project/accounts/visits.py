@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.sessions.backends.base import SessionBase
 from django.db import transaction
 from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
 
 from django_idenfy_phone import phone, services
 from django_idenfy_phone.exceptions import (
@@ -23,10 +24,13 @@ MAX_REMEMBERED = 10
 
 
 class Visit:
-    """What one session does for one purpose."""
+    """What one session does for one purpose.
 
-    def __init__(self, request: HttpRequest, purpose: str) -> None:
-        self.request, self.purpose = request, purpose
+    ``shown`` is what ``name_of`` calls the number that a page shows, or "".
+    """
+
+    def __init__(self, request: HttpRequest, purpose: str, shown: str = "") -> None:
+        self.request, self.purpose, self.shown = request, purpose, shown
         self.user = request.user if request.user.is_authenticated else None
         self.key = f"phone_{purpose}"
 
@@ -67,12 +71,12 @@ class Visit:
             return None
 
     def current(self) -> PhoneVerification | None:
-        """The last one, or the live one before it for the same number.
+        """The last one, of the number shown, or the live one before it for its number.
 
         So a new code that could not be sent does not make the earlier one useless: then
         ``is_earlier`` is set.
         """
-        rows = self.rows()
+        rows = [row for row in self.rows() if self.shown in ("", name_of(row))]
         if not rows:
             return None
         row = last = rows[0]
@@ -155,6 +159,11 @@ class Visit:
         session: SessionBase = self.request.session
         stored = type(session)(session.session_key).get(self.key, {})
         self.change(ids=stored.get("ids", self.ids))
+
+
+def name_of(row: PhoneVerification) -> str:
+    """What a page calls the number of a verification: nobody can read it there."""
+    return salted_hmac("accounts.visits", str(row.phone_number)).hexdigest()
 
 
 def live_of(rows: Iterable[PhoneVerification]) -> list[PhoneVerification]:

@@ -1,6 +1,10 @@
 """Both flows to the end without JavaScript."""
 
+import pytest
+
 from support.pages import PASSWORD
+
+TABLE = "django_idenfy_phone_phoneverification"
 
 
 def submit_code(pages, code):
@@ -122,6 +126,46 @@ def test_account_uses_two_tabs_and_reloads(plain, number, site):
     plain.wait_path("/")
     assert plain.text("#phone-number") == number
     assert len(site.messages(number)) == 1
+
+
+@pytest.mark.parametrize("flow", ["visitor", "account"])
+def test_code_goes_to_the_number_that_its_tab_shows(
+    plain, number, second_number, site, flow
+):
+    if flow == "account":
+        plain.log_in()
+    first = show_code(plain, flow, number)
+    plain.browser.switch_to.new_window("tab")
+    plain.set_scripts(False)
+    show_code(plain, flow, second_number)
+    second = plain.browser.current_window_handle
+    plain.browser.switch_to.window(first)
+    submit_code(plain, plain.wrong_code_of(number))
+    plain.wait_text("This code is wrong. You have 2 more tries.")
+    assert f"{number[-2:]}. Enter its 4 digits." in plain.text("#status")
+    assert checks_of(site, second_number) == [0]
+    earlier = "created_at = datetime(created_at, '-60 seconds')"
+    site.sql(f"UPDATE {TABLE} SET {earlier} WHERE phone_number = ?", number)
+    plain.click("#resend")
+    plain.wait(lambda: len(site.messages(number)) == 2)
+    plain.browser.switch_to.window(second)
+    submit_code(plain, plain.code_of(second_number))
+    plain.wait_path("/")
+    assert plain.text("#phone-number") == second_number
+
+
+def show_code(pages, flow, number):
+    """The window that shows it."""
+    if flow == "visitor":
+        pages.sign_up(number)
+    else:
+        pages.ask_code(number)
+        pages.wait(lambda: pages.shown("#code"))
+    return pages.browser.current_window_handle
+
+
+def checks_of(site, number):
+    return site.sql(f"SELECT checks FROM {TABLE} WHERE phone_number = ?", number)
 
 
 def test_account_returns_to_its_number_by_the_back_button(plain, number, site):

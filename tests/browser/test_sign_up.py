@@ -127,6 +127,37 @@ def test_second_tab_takes_the_same_code(pages, number, site):
     pages.wait_path("/")
 
 
+def test_each_tab_keeps_the_number_that_it_shows(pages, number, second_number):
+    pages.sign_up(number)
+    pages.browser.switch_to.new_window("tab")
+    pages.sign_up(second_number)
+    pages.browser.switch_to.window(pages.browser.window_handles[0])
+    polled = pages.requests_to("/sign-up/status/")
+    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
+    pages.wait(lambda: pages.requests_to("/sign-up/status/") > polled)
+    assert f"{number[-2:]}. Enter its 4 digits." in pages.text("#status")
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+    assert pages.text("#phone-number") == number
+
+
+def test_code_of_a_number_that_is_forgotten_spends_nothing(
+    pages, number, second_number, site
+):
+    pages.sign_up(number)
+    code = pages.code_of(number)
+    pages.browser.switch_to.new_window("tab")
+    pages.sign_up(second_number)
+    site.sql(f"DELETE FROM {TABLE} WHERE phone_number = ?", number)
+    pages.browser.switch_to.window(pages.browser.window_handles[0])
+    pages.submit(code)
+    pages.wait_text("No code is on its way here.")
+    found = site.sql(
+        f"SELECT checks FROM {TABLE} WHERE phone_number = ?", second_number
+    )
+    assert found == [0]
+
+
 def test_new_code_after_a_reload_is_accepted(pages, number, site):
     pages.sign_up(number)
     pages.browser.refresh()
@@ -147,6 +178,7 @@ def test_code_that_was_maybe_sent_is_told_and_replaced(pages, number, site):
     assert not pages.shown("#code")
     # Such a number fails each time.
     site.rename_number(lost, number)
+    pages.browser.refresh()
     pages.wait(lambda: pages.text("#wait") == "", 6)
     pages.click("#resend")
     pages.wait(lambda: pages.shown("#code"))
@@ -161,6 +193,7 @@ def test_failed_new_code_leaves_the_earlier_one_usable(pages, number, site):
     pages.wait(lambda: pages.text("#wait") == "", 6)
     lost = "+12025550107"
     site.rename_number(number, lost)
+    pages.browser.refresh()
     pages.click("#resend")
     pages.wait(lambda: site.messages(lost))
     pages.wait_text("We could not send a new code", "#status")

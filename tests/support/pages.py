@@ -59,7 +59,7 @@ class Pages:
         """How many this page has made."""
         names = "performance.getEntriesByType('resource').map((each) => each.name)"
         urls = self.script(f"return {names}")
-        return sum(url == self.site.url + path for url in urls)
+        return sum(url.split("?")[0] == self.site.url + path for url in urls)
 
     # What is on the page
 

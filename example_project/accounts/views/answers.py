@@ -6,8 +6,7 @@ from typing import Any
 from django.contrib import messages
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.shortcuts import redirect, render
-from django.urls import reverse
+from django.shortcuts import redirect, render, resolve_url
 
 from django_idenfy_phone.api.serializers import VerificationSerializer
 from django_idenfy_phone.exceptions import VerificationError
@@ -23,7 +22,7 @@ def wants_json(request: HttpRequest) -> bool:
 
 def go_to(request: HttpRequest, page: str) -> HttpResponseBase:
     if wants_json(request):
-        return JsonResponse({"next": reverse(page)})
+        return JsonResponse({"next": resolve_url(page)})
     return redirect(page)
 
 

@@ -22,6 +22,7 @@ from django_idenfy_phone.ownership import keep_number
 from .. import texts
 from ..forms import EMAIL_USED, AccountForm, SignUpForm
 from ..models import User
+from ..visits import name_of
 from .answers import go_to, send_back, show_form
 from .steps import CodeStep, ResendStep, StartStep, StatusStep, Step
 
@@ -120,7 +121,7 @@ class SignUpView(SignUpStep, StartStep):
 class SignUpCodeView(SignUpStep, CodeStep):
     def urls(self, row: PhoneVerification) -> dict[str, str]:
         return {
-            "status_url": reverse("sign-up-status"),
+            "status_url": f"{reverse('sign-up-status')}?shown={name_of(row)}",
             "confirm_url": reverse("sign-up-code"),
         }
 

@@ -11,6 +11,7 @@ from django.http import (
     JsonResponse,
 )
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.views import View
@@ -25,7 +26,7 @@ from django_idenfy_phone.models import PhoneVerification
 
 from .. import texts
 from ..forms import NumberForm, code_in
-from ..visits import Visit, state_of
+from ..visits import Visit, name_of, state_of
 from .answers import as_json, go_to, refuse, refuse_as, send_back, wants_json
 
 # So long a code is valid, says its SMS.
@@ -53,7 +54,13 @@ class Step(View):
 
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().setup(request, *args, **kwargs)
-        self.visit = Visit(request, self.purpose)
+        # The page of a code names its number: another tab may show another one.
+        shown = request.POST.get("shown") or request.GET.get("shown", "")
+        self.visit = Visit(request, self.purpose, shown)
+
+    def code_url(self) -> str:
+        """The page of a code, which goes on to show the number that it shows."""
+        return f"{reverse(self.code_page)}?shown={self.visit.shown}"
 
 
 class StartStep(Step):
@@ -104,6 +111,7 @@ class CodeStep(Step):
             "valid_for": VALID_FOR.total_seconds(),
             "lifetime": conf.CODE_LIFETIME.total_seconds(),
             "newest": max(each.created_at for each in self.visit.rows()).isoformat(),
+            "shown": name_of(row),
             "data": as_json(row),
             "texts": texts.for_script(),
             "number_page": self.number_page,
@@ -121,18 +129,18 @@ class CodeStep(Step):
             return send_back(request, self.number_page, "not_found")
         code = code_in(request.POST.get("code", ""))
         if not code:
-            return refuse(request, self.code_page, "invalid_code")
+            return refuse(request, self.code_url(), "invalid_code")
         try:
             row = services.confirm_verification(row.pk, code, user=self.visit.user)
         except VerificationError as error:
             if error.code in TOLD_BY_STATE:
-                return go_to(request, self.code_page)
-            return refuse_as(request, self.code_page, error)
+                return go_to(request, self.code_url())
+            return refuse_as(request, self.code_url(), error)
         if row.is_verified:
             return self.finish(row)
         # Among the others of the session, for its state and its wait.
         row = self.visit.current()
-        return self.refuse_code(row) if row else go_to(request, self.code_page)
+        return self.refuse_code(row) if row else go_to(request, self.code_url())
 
     def refuse_code(self, row: PhoneVerification) -> HttpResponseBase:
         if wants_json(self.request):
@@ -141,7 +149,7 @@ class CodeStep(Step):
             wrong, tries = texts.text_of_code("wrong_code"), row.checks_left
             text = f"{wrong} {texts.tries_left(tries)}"
             messages.error(self.request, text, extra_tags="wrong_code")
-        return redirect(self.code_page)
+        return redirect(self.code_url())
 
     def urls(self, row: PhoneVerification) -> dict[str, str]:
         """Where the script asks for the state, and confirms."""
@@ -177,7 +185,7 @@ class ResendStep(Step):
         try:
             self.visit.start(number, anew=True)
         except VerificationError as error:
-            return refuse_as(request, self.code_page, error)
+            return refuse_as(request, self.code_url(), error)
         return go_to(request, self.code_page)
 
 
