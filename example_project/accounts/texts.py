@@ -109,9 +109,14 @@ ERRORS = {
     "password_needed": _("Please confirm your password first."),
     "unknown_user": _("Your account does not exist any more."),
     "not_found": _(
-        "No code is on its way here. Before you have an account, a code works only in "
-        "the browser where it was requested. Enter your number again: you get a new "
-        "code, or see how long you have to wait for one."
+        "No code is on its way here. Enter your number again: you get a new code, or "
+        "see how long you have to wait for one."
+    ),
+    "lost_session": _(
+        "No code is on its way here. If you entered the code already, log in. Before "
+        "you have an account, a code works only in the browser where it was requested. "
+        "Enter your number again: you get a new code, or see how long you have to wait "
+        "for one."
     ),
     "number_taken": _("This number belongs to another account."),
     "phone_not_verified": _(

@@ -194,6 +194,15 @@ def test_password_is_good_for_15_minutes(account, number, site, scripts):
     assert site.messages(number) == []
 
 
+def test_account_without_a_code_is_told(account):
+    # What earlier tests began.
+    account.site.sql("DELETE FROM django_idenfy_phone_phoneverification")
+    account.open_number()
+    account.open("/number/code/")
+    text = account.wait_text("No code is on its way here. Enter your number again")
+    assert "Before you have an account" not in text
+
+
 def test_old_password_still_confirms_a_code_that_was_sent(account, number, site):
     account.ask_code(number)
     account.wait(lambda: account.shown("#code"))

@@ -259,6 +259,17 @@ def test_code_after_a_lost_session_is_told(pages, number):
     assert pages.path == "/sign-up/"
 
 
+def test_lost_answer_to_the_last_confirm_leads_to_the_login(pages, number, site):
+    pages.sign_up(number)
+    session = pages.browser.get_cookie("sessionid")
+    pages.submit(pages.code_of(number))
+    pages.wait_path("/")
+    pages.browser.delete_cookie("sessionid")
+    pages.browser.add_cookie(session)
+    pages.open("/sign-up/code/")
+    pages.wait_text("If you entered the code already, log in.")
+
+
 def test_used_email_is_told_before_a_code_is_paid(pages, number, site):
     pages.fill_sign_up(number, "demo@example.com")
     pages.click("#number-form button")

@@ -34,6 +34,7 @@ class SignUpStep(Step):
     number_page = "sign-up"
     code_page = "sign-up-code"
     resend_view = "sign-up-resend"
+    no_code = "lost_session"
 
     def dispatch(self, request: HttpRequest, *args: Any, **kw: Any) -> HttpResponseBase:
         if request.user.is_authenticated:

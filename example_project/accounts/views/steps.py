@@ -51,6 +51,8 @@ class Step(View):
     code_page = ""
     # Names of views that the page of the code calls.
     resend_view = ""
+    # The error where the session asked for no code.
+    no_code = "not_found"
 
     def setup(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
         super().setup(request, *args, **kwargs)
@@ -90,7 +92,7 @@ class CodeStep(Step):
             return redirect(self.code_page)
         row = self.visit.current()
         if row is None:
-            return send_back(request, self.number_page, "not_found")
+            return send_back(request, self.number_page, self.no_code)
         if row.is_verified and not row.number_taken:
             return self.go_on()
         return render(request, "accounts/code.html", self.context(row))
@@ -126,7 +128,7 @@ class CodeStep(Step):
     def post(self, request: HttpRequest) -> HttpResponseBase:
         row = self.visit.current()
         if row is None:
-            return send_back(request, self.number_page, "not_found")
+            return send_back(request, self.number_page, self.no_code)
         code = code_in(request.POST.get("code", ""))
         if not code:
             return refuse(request, self.code_url(), "invalid_code")
@@ -197,5 +199,5 @@ class StatusStep(Step):
     def get(self, request: HttpRequest) -> HttpResponse:
         row = self.visit.current()
         if row is None:
-            return JsonResponse({"code": "not_found"}, status=404)
+            return JsonResponse({"code": self.no_code}, status=404)
         return JsonResponse(as_json(row))
