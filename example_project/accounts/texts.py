@@ -11,6 +11,7 @@ from django.core.cache import cache
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
+from rest_framework.exceptions import PermissionDenied
 
 from django_idenfy_phone.conf import conf
 from django_idenfy_phone.exceptions import VerificationError
@@ -21,6 +22,8 @@ from .countries import number_error
 MINUTE, HOUR, DAY = 60, 60 * 60, 24 * 60 * 60
 # Fewer tell nothing of the next one.
 MIN_PROOFS = 5
+
+StartError = VerificationError | PermissionDenied
 
 
 class State(NamedTuple):
@@ -137,9 +140,12 @@ def errors() -> dict[str, Any]:
     return ERRORS | {"number_not_supported": number_error()}
 
 
-def error_text(error: VerificationError) -> str:
-    wait = error.retry_after.total_seconds() if error.retry_after else None
-    return text_of_code(error.code, wait)
+def code_and_wait(error: StartError) -> tuple[str, float | None]:
+    """Its error code, and in how many seconds it is worth another try."""
+    if isinstance(error, PermissionDenied):
+        # IDENFY_PHONE_START_GUARD raised it. Add the sentence for its code to ERRORS.
+        return str(error.get_codes()), None
+    return error.code, error.retry_after.total_seconds() if error.retry_after else None
 
 
 def text_of_code(code: str, wait: float | None = None) -> str:

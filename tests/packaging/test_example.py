@@ -86,6 +86,32 @@ for number in (5, 6):
 tell()
 """
 
+# The answers to a form and to the script whose start the host's guard refused.
+GUARDED = """
+import django
+django.setup()
+from accounts.texts import ERRORS
+from django.core.management import call_command
+from django.test import Client, override_settings
+from rest_framework.exceptions import PermissionDenied
+
+def guard(request, phone_number):
+    raise PermissionDenied("Not solved.", code="captcha")
+
+call_command("migrate", verbosity=0)
+ERRORS["captcha"] = "Please solve the captcha."
+body = {
+    "email": "ona@example.com", "password": "correct horse",
+    "country": "LT", "phone_number": "+37061234567",
+}
+with override_settings(IDENFY_PHONE_START_GUARD=guard):
+    client = Client(headers={"host": "localhost"})
+    page = client.post("/sign-up/", body)
+    print(page.status_code, ERRORS["captcha"] in page.content.decode())
+    answer = client.post("/sign-up/", body, headers={"accept": "application/json"})
+    print(answer.status_code, answer.json())
+"""
+
 
 def test_each_error_of_the_app_has_a_sentence(tmp_path):
     assert run_in_example(CODES_WITHOUT_A_SENTENCE, tmp_path) == [
@@ -106,3 +132,8 @@ def test_usual_time_is_told_after_five_proofs_and_read_once(tmp_path):
         "0 Pusė neseniai kodą įvedusių žmonių tai padarė per 37 sekundes.",
         f"1 {told} 2 minutes.",
     ]
+
+
+def test_start_that_a_guard_refused_is_told(tmp_path):
+    told = {"detail": "Please solve the captcha.", "code": "captcha"}
+    assert run_in_example(GUARDED, tmp_path) == ["200 True", f"409 {told}"]

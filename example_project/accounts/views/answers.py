@@ -9,7 +9,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import redirect, render, resolve_url
 
 from django_idenfy_phone.api.serializers import VerificationSerializer
-from django_idenfy_phone.exceptions import VerificationError
 from django_idenfy_phone.models import PhoneVerification
 
 from .. import texts
@@ -50,10 +49,9 @@ def send_back(request: HttpRequest, page: str, code: str) -> HttpResponseBase:
 
 
 def refuse_as(
-    request: HttpRequest, page: str, error: VerificationError
+    request: HttpRequest, page: str, error: texts.StartError
 ) -> HttpResponseBase:
-    wait = error.retry_after.total_seconds() if error.retry_after else None
-    return refuse(request, page, error.code, wait)
+    return refuse(request, page, *texts.code_and_wait(error))
 
 
 def show_form(

@@ -18,6 +18,7 @@ from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import ensure_csrf_cookie
 from django.views.decorators.debug import sensitive_post_parameters
+from rest_framework.exceptions import PermissionDenied
 
 from django_idenfy_phone import services
 from django_idenfy_phone.conf import conf
@@ -71,10 +72,11 @@ class StartStep(Step):
     def start(self, form: NumberForm) -> HttpResponseBase:
         try:
             self.visit.start(form.cleaned_data["phone_number"])
-        except VerificationError as error:
+        except (VerificationError, PermissionDenied) as error:
             if wants_json(self.request):
                 return refuse_as(self.request, self.number_page, error)
-            form.add_error("phone_number", texts.error_text(error))
+            text = texts.text_of_code(*texts.code_and_wait(error))
+            form.add_error("phone_number", text)
             return self.show(form)
         return go_to(self.request, self.code_page)
 
@@ -186,7 +188,7 @@ class ResendStep(Step):
         number = str(row.phone_number.as_e164)
         try:
             self.visit.start(number, anew=True)
-        except VerificationError as error:
+        except (VerificationError, PermissionDenied) as error:
             return refuse_as(request, self.code_url(), error)
         return go_to(request, self.code_page)
 
