@@ -1,6 +1,7 @@
 """The countries whose numbers get a code, and numbers as people write them."""
 
 from typing import NamedTuple
+from unicodedata import normalize
 
 import phonenumbers
 from django.conf import settings
@@ -38,7 +39,8 @@ def supported_countries() -> list[Country]:
         )
         for region in settings.IDENFY_PHONE_REGIONS
     ]
-    return sorted(countries, key=lambda country: country.name)
+    # An accent comes after its letter then, and not behind Z.
+    return sorted(countries, key=lambda country: normalize("NFKD", country.name))
 
 
 def number_error() -> str:

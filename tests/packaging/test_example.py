@@ -111,6 +111,16 @@ with override_settings(IDENFY_PHONE_START_GUARD=guard):
     answer = client.post("/sign-up/", body, headers={"accept": "application/json"})
     print(answer.status_code, answer.json())
 """
+FRENCH_COUNTRIES = """
+import django
+django.setup()
+from accounts.countries import supported_countries
+from django.test import override_settings
+from django.utils.translation import override
+
+with override("fr"), override_settings(IDENFY_PHONE_REGIONS=["GB", "US", "EE", "LV"]):
+    print([country.name for country in supported_countries()])
+"""
 
 
 def test_each_error_of_the_app_has_a_sentence(tmp_path):
@@ -137,3 +147,8 @@ def test_usual_time_is_told_after_five_proofs_and_read_once(tmp_path):
 def test_start_that_a_guard_refused_is_told(tmp_path):
     told = {"detail": "Please solve the captcha.", "code": "captcha"}
     assert run_in_example(GUARDED, tmp_path) == ["200 True", f"409 {told}"]
+
+
+def test_accents_sort_with_their_letters(tmp_path):
+    names = ["Estonie", "États-Unis", "Lettonie", "Royaume-Uni"]
+    assert run_in_example(FRENCH_COUNTRIES, tmp_path) == [str(names)]
