@@ -335,6 +335,35 @@ def test_polling_stops_where_the_session_ended(pages, number, site):
     assert pages.requests_to(path) == asked
 
 
+# Answers each request by this status, and counts them.
+ANSWER = """
+const [status] = arguments;
+window.answered = 0;
+window.fetch = async () => {
+  window.answered += 1;
+  return new Response("{}", { status });
+};
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "You are logged out. Please log in again."),
+        (403, "This page is out of date. Please reload it."),
+    ],
+)
+def test_polling_stops_by_the_status(pages, number, status, told):
+    pages.sign_up(number)
+    pages.script(ANSWER, status)
+    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
+    pages.wait_text(told, "#error")
+    asked = pages.script("return window.answered")
+    time.sleep(2)
+    assert pages.script("return window.answered") == asked
+    assert pages.shown("#log-in") == (status == 401)
+
+
 def test_polling_stops_where_the_row_is_gone_until_the_return(pages, number, site):
     pages.sign_up(number)
     is_mine = f"FROM {VERIFICATION} WHERE phone_number = ?"
