@@ -128,6 +128,36 @@ def test_account_uses_two_tabs_and_reloads(plain, number, site):
     assert len(site.messages(number)) == 1
 
 
+def test_visitor_uses_two_tabs(plain, number, site):
+    plain.sign_up(number)
+    first = plain.browser.current_window_handle
+    plain.browser.switch_to.new_window("tab")
+    plain.set_scripts(False)
+    plain.sign_up(number)
+    assert len(site.messages(number)) == 1
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+    plain.browser.switch_to.window(first)
+    plain.browser.refresh()
+    plain.wait_path("/")
+
+
+def test_account_that_was_logged_out_goes_on_after_the_login(plain, number):
+    plain.log_in()
+    plain.ask_code(number)
+    plain.wait(lambda: plain.shown("#code"))
+    plain.browser.delete_cookie("sessionid")
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/login/?next=/number/code/")
+    plain.type("#id_username", "demo@example.com")
+    plain.type("#id_password", plain.site.password)
+    plain.click("main button")
+    plain.wait(lambda: plain.shown("#code"))
+    submit_code(plain, plain.code_of(number))
+    plain.wait_path("/")
+    assert plain.text("#phone-number") == number
+
+
 @pytest.mark.parametrize("flow", ["visitor", "account"])
 def test_code_goes_to_the_number_that_its_tab_shows(
     plain, number, second_number, site, flow

@@ -158,6 +158,27 @@ def test_code_of_a_number_that_is_forgotten_spends_nothing(
     assert found == [0]
 
 
+@pytest.mark.parametrize("flow", ["visitor", "account"])
+def test_back_button_and_same_number_send_no_second_code(pages, number, site, flow):
+    if flow == "visitor":
+        pages.sign_up(number)
+    else:
+        pages.log_in()
+        pages.ask_code(number)
+        pages.wait(lambda: pages.shown("#code"))
+    move_start(site, number, 50)
+    pages.browser.back()
+    pages.wait(lambda: pages.shown("#id_phone_number"))
+    if flow == "visitor":
+        pages.type("#id_password", PASSWORD)
+    pages.type("#id_phone_number", number)
+    pages.click("#number-form button")
+    pages.wait(lambda: pages.shown("#code"))
+    assert len(site.messages(number)) == 1
+    pages.enter(pages.code_of(number))
+    pages.wait_path("/")
+
+
 def test_new_code_after_a_reload_is_accepted(pages, number, site):
     pages.sign_up(number)
     pages.browser.refresh()
@@ -251,7 +272,9 @@ def move_start(site, number, seconds):
     site.sql(change, number)
 
 
-def test_code_after_a_lost_session_is_told(pages, number):
+@pytest.mark.parametrize("scripts", [True, False])
+def test_code_after_a_lost_session_is_told(pages, number, scripts):
+    pages.set_scripts(scripts)
     pages.sign_up(number)
     pages.browser.delete_cookie("sessionid")
     pages.submit(pages.code_of(number))
@@ -278,14 +301,8 @@ def test_used_email_is_told_before_a_code_is_paid(pages, number, site):
     assert site.messages(number) == []
 
 
-def test_email_used_meanwhile_keeps_the_confirmed_number(pages, number, site):
-    email = f"a{number[1:]}@example.com"
-    pages.sign_up(number, email)
-    rename = "UPDATE accounts_user SET username = ? WHERE username = ?"
-    site.sql(rename, email, "admin@example.com")
-    pages.enter(pages.code_of(number))
-    pages.wait_text("exists already")
-    site.sql(rename, "admin@example.com", email)
+def test_email_used_meanwhile_keeps_the_confirmed_number(pages, number):
+    pages.confirm_with_used_email(number)
     assert "is confirmed" in pages.text()
     pages.click("#number-form button")
     pages.wait_path("/")
@@ -294,13 +311,7 @@ def test_email_used_meanwhile_keeps_the_confirmed_number(pages, number, site):
 
 @pytest.mark.parametrize("scripts", [True, False])
 def test_confirmed_number_that_was_used_too_late_is_told(pages, number, site, scripts):
-    email = f"b{number[1:]}@example.com"
-    pages.sign_up(number, email)
-    rename = "UPDATE accounts_user SET username = ? WHERE username = ?"
-    site.sql(rename, email, "admin@example.com")
-    pages.submit(pages.code_of(number))
-    pages.wait_text("is confirmed")
-    site.sql(rename, "admin@example.com", email)
+    pages.confirm_with_used_email(number)
     earlier = "verified_at = datetime(verified_at, '-16 minutes')"
     site.sql(f"UPDATE {TABLE} SET {earlier} WHERE phone_number = ?", number)
     pages.set_scripts(scripts)

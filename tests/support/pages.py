@@ -179,3 +179,15 @@ class Pages:
     def submit(self, code: str) -> None:
         self.find("#code").clear()
         self.find("#code").send_keys(code, Keys.ENTER)
+
+    def confirm_with_used_email(self, number: str) -> None:
+        """Confirm a number while another account has the e-mail address."""
+        email, admin = f"used{number[1:]}@example.com", "admin@example.com"
+        self.sign_up(number, email)
+        rename = "UPDATE accounts_user SET username = ? WHERE username = ?"
+        self.site.sql(rename, email, admin)
+        try:
+            self.submit(self.code_of(number))
+            self.wait_text("exists already")
+        finally:
+            self.site.sql(rename, admin, email)
