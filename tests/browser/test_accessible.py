@@ -72,6 +72,33 @@ def show_wrong_code(pages, number):
     pages.wait_text("This code is wrong", "#error")
 
 
+def show_sending(pages, number):
+    pages.fill_sign_up("+12025550104")
+    pages.click("#number-form button")
+    pages.wait_text("We are sending a code", "#status")
+
+
+def show_locked(pages, number):
+    pages.sign_up(number)
+    table = "django_idenfy_phone_phoneverification"
+    change = f"UPDATE {table} SET status = 'locked' WHERE phone_number = ?"
+    pages.site.sql(change, number)
+    pages.wait_text("No tries are left for this code.", "#status")
+
+
+def show_logged_out(pages, number):
+    pages.log_in()
+    pages.ask_code(number)
+    pages.wait(lambda: pages.shown("#code"))
+    pages.browser.delete_cookie("sessionid")
+    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
+    pages.wait_text("You are logged out.", "#error")
+
+
+def show_confirmed(pages, number):
+    pages.confirm_with_used_email(number)
+
+
 def show_refused_number(pages, number):
     pages.fill_sign_up("+12025550101")
     pages.click("#number-form button")
@@ -115,6 +142,10 @@ PAGES = [
     show_sign_up_errors,
     show_code,
     show_wrong_code,
+    show_sending,
+    show_locked,
+    show_logged_out,
+    show_confirmed,
     show_refused_number,
     show_live_code,
     show_profile,
@@ -221,9 +252,9 @@ def test_page_names_its_language_and_its_fields(pages, number, show):
     assert all(names)
 
 
-def test_pages_log_no_script_error(pages, number):
-    for show in PAGES:
-        show(pages, number)
+@pytest.mark.parametrize("show", PAGES)
+def test_page_logs_no_script_error(pages, number, show):
+    show(pages, number)
     severe = [e for e in pages.browser.get_log("browser") if e["level"] == "SEVERE"]
     # Chromium logs each refusal as a failed request.
     assert [each for each in severe if each["source"] != "network"] == []
