@@ -117,7 +117,9 @@ def log_in(line, path=""):
 
 def test_demo_serves_what_it_printed_until_ctrl_c(demos):
     places = printed_places(demos[1])
-    assert ">Sign up</h1>" in Client("").get(places["Sign up"]).text
+    sign_up = Client("").get(places["Sign up"]).text
+    assert ">Sign up</h1>" in sign_up
+    assert f'href="{places["Sandbox inbox"]}"' in sign_up
     assert "<title>Profile" in log_in(places["Log in"]).text
     admin = log_in(places["Admin"], "login/?next=/admin/")
     assert "Site administration" in admin.text
