@@ -122,6 +122,20 @@ with override("fr"), override_settings(IDENFY_PHONE_REGIONS=["GB", "US", "EE", "
     print([country.name for country in supported_countries()])
 """
 
+# What a poll answers that was on its way while the session's key changed.
+LATE_POLL = """
+import django
+django.setup()
+from django.core.management import call_command
+from django.test import Client
+
+call_command("migrate", verbosity=0)
+client = Client(headers={"host": "localhost"})
+client.cookies["sessionid"] = "of-before-the-login"
+answer = client.get("/sign-up/status/")
+print(answer.status_code, "sessionid" in answer.cookies)
+"""
+
 
 def test_each_error_of_the_app_has_a_sentence(tmp_path):
     assert run_in_example(CODES_WITHOUT_A_SENTENCE, tmp_path) == [
@@ -152,3 +166,7 @@ def test_start_that_a_guard_refused_is_told(tmp_path):
 def test_accents_sort_with_their_letters(tmp_path):
     names = ["Estonie", "États-Unis", "Lettonie", "Royaume-Uni"]
     assert run_in_example(FRENCH_COUNTRIES, tmp_path) == [str(names)]
+
+
+def test_late_poll_logs_nobody_out(tmp_path):
+    assert run_in_example(LATE_POLL, tmp_path) == ["404 False"]

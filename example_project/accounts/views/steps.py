@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import (
     HttpRequest,
@@ -201,5 +202,7 @@ class StatusStep(Step):
     def get(self, request: HttpRequest) -> HttpResponse:
         row = self.visit.current()
         if row is None:
+            # Another tab may have logged in since: keep its cookie.
+            request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
             return JsonResponse({"code": self.no_code}, status=404)
         return JsonResponse(as_json(row))
