@@ -76,6 +76,13 @@ def test_other_number_keeps_the_paid_code(plain, number):
     plain.wait_path("/")
 
 
+def test_new_code_after_a_lost_session_is_told(plain, number):
+    plain.sign_up(number)
+    plain.browser.delete_cookie("sessionid")
+    plain.click("#resend")
+    plain.wait_text("If you entered the code already, log in.")
+
+
 def test_new_code_waits_as_people_say_it(plain, number):
     plain.sign_up(number)
     plain.click("#resend")

@@ -185,7 +185,7 @@ class ResendStep(Step):
     def post(self, request: HttpRequest) -> HttpResponseBase:
         row = self.visit.current()
         if row is None:
-            return send_back(request, self.number_page, "not_found")
+            return send_back(request, self.number_page, self.no_code)
         number = str(row.phone_number.as_e164)
         try:
             self.visit.start(number, anew=True)
