@@ -96,8 +96,7 @@ def lock_and_count(
 
 
 def _counting(start: StartRequest, key_hashes: Sequence[str]) -> Statement[Counts]:
-    of_number = [UNCOUNTED_COOLDOWN, DAY, *map(_seconds, conf.RESEND_COOLDOWN)]
-    windows = [("number", window) for window in of_number]
+    windows = [("number", each) for each in (DAY, *map(_seconds, conf.RESEND_COOLDOWN))]
     limits = [*_exact_limits(start), *_own_site_limits(start)]
     windows += [(kind, limit.window) for kind, limit in limits]
     now, has_brake = timezone.now(), brake.is_enforced()
@@ -259,9 +258,9 @@ def enforce(
 
 def _may_refuse(start: StartRequest, created: Mapping[Window, int]) -> bool:
     """False where all rows, also those that do not count, are too few to refuse."""
+    # That of a row which does not count is no longer than the first one.
     steps = conf.RESEND_COOLDOWN[: created["number", DAY]]
-    cooldowns = [UNCOUNTED_COOLDOWN, *map(_seconds, steps)]
-    return any(created["number", each] for each in cooldowns) or any(
+    return any(created["number", each] for each in map(_seconds, steps)) or any(
         created[kind, limit.window] >= limit.sends
         for kind, limit in _exact_limits(start)
     )
