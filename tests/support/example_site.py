@@ -84,12 +84,13 @@ def run_site(folder: Path):
 
 
 def run_in_example(script: str, folder: Path) -> list[str]:
-    """The lines that a script in the example project prints."""
+    """The lines that a script in the example project prints, on SQLite."""
     environment = os.environ | {
         "PYTHONPATH": str(Path(django_idenfy_phone.__file__).parents[1]),
         "DJANGO_SETTINGS_MODULE": "example.settings",
         "EXAMPLE_DATA": str(folder),
     }
+    environment.pop("DATABASE_URL", None)
     return _run(script, environment, [str(folder)])
 
 
