@@ -87,12 +87,7 @@ def show_locked(pages, number):
 
 
 def show_logged_out(pages, number):
-    pages.log_in()
-    pages.ask_code(number)
-    pages.wait(lambda: pages.shown("#code"))
-    pages.browser.delete_cookie("sessionid")
-    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
-    pages.wait_text("You are logged out.", "#error")
+    pages.lose_login(number)
 
 
 def show_confirmed(pages, number):

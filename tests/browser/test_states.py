@@ -323,12 +323,7 @@ def test_polling_slows_down(pages, number):
 
 
 def test_polling_stops_where_the_session_ended(pages, number, site):
-    pages.log_in()
-    pages.ask_code(number)
-    pages.wait(lambda: pages.shown("#code"))
-    pages.browser.delete_cookie("sessionid")
-    pages.script("document.dispatchEvent(new Event('visibilitychange'))")
-    pages.wait_text("You are logged out.", "#error")
+    pages.lose_login(number)
     path = pages.find("#panel").get_attribute("data-status-url")
     asked = pages.requests_to(path)
     time.sleep(2)

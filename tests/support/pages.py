@@ -180,6 +180,15 @@ class Pages:
         self.find("#code").clear()
         self.find("#code").send_keys(code, Keys.ENTER)
 
+    def lose_login(self, number: str) -> None:
+        """The page of an account's code, whose session ended meanwhile."""
+        self.log_in()
+        self.ask_code(number)
+        self.wait(lambda: self.shown("#code"))
+        self.browser.delete_cookie("sessionid")
+        self.script("document.dispatchEvent(new Event('visibilitychange'))")
+        self.wait_text("You are logged out.", "#error")
+
     def confirm_with_used_email(self, number: str) -> None:
         """Confirm a number while another account has the e-mail address."""
         email, admin = f"used{number[1:]}@example.com", "admin@example.com"
