@@ -258,7 +258,7 @@ def enforce(
 
 def _may_refuse(start: StartRequest, created: Mapping[Window, int]) -> bool:
     """False where all rows, also those that do not count, are too few to refuse."""
-    # That of a row which does not count is no longer than the first one.
+    # A row that does not count makes a number wait no longer than the first step.
     steps = conf.RESEND_COOLDOWN[: created["number", DAY]]
     return any(created["number", each] for each in map(_seconds, steps)) or any(
         created[kind, limit.window] >= limit.sends
