@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db.models import Count, Min, TextChoices
-from django.db.models.functions import Greatest
+from django.db.models.functions import Greatest, Length
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -165,6 +165,8 @@ def _signs(now: datetime) -> dict[str, Any]:
         status=Status.VERIFIED, announced_at=None, announce_at__isnull=False
     ).order_by("announced_at", "announce_at")
     proofs = unannounced.filter(verified_at__lte=now - LONG_UNANNOUNCED)
+    # By length: PostgreSQL, which expects no failure, would sort all of them.
+    named = proofs.annotate(length=Length("announce_failure")).filter(length__gt=0)
     leases = rows.filter(status=Status.SENDING).order_by("lease_until")
     refused = Tally.objects.using(primary_alias()).filter(
         name=Tally.Name.REFUSED, hour__gte=hour_of(now - REFUSALS_LINGER)
@@ -175,7 +177,7 @@ def _signs(now: datetime) -> dict[str, Any]:
         "lease": leases.values("lease_until"),
         "signal": unannounced.values("announce_at"),
         "proof": proofs.values("verified_at"),
-        "failure": proofs.exclude(announce_failure="").values("announce_failure"),
+        "failure": named.values("announce_failure"),
         "brake": RegionBrake.objects.filter(engaged_until__gt=now).values("region"),
     }
     signs |= {
