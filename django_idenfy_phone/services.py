@@ -211,7 +211,11 @@ def get_verification(
 
     Inside a transaction a late row is not settled first.
     """
-    return _see(verification_id, user_id_of(user)).row
+    user_id = user_id_of(user)
+    found = _see(verification_id, user_id)
+    if found.row.user_id == user_id:
+        found.row.resend_at = _resend_at(found, user_id)
+    return found.row
 
 
 def _see(pk: uuid.UUID, user_id: Any) -> Seen:
@@ -219,8 +223,6 @@ def _see(pk: uuid.UUID, user_id: Any) -> Seen:
     if found.row.is_late(timezone.now()) and not in_transaction(primary_alias()):
         announce.settle_and_announce(PhoneVerification.objects.filter(pk=pk))
         found = _read(pk, user_id)
-    if found.row.user_id == user_id:
-        found.row.resend_at = _resend_at(found, user_id)
     return found
 
 
@@ -298,16 +300,15 @@ def confirm_verification(
     if in_transaction(primary_alias()):
         raise InsideTransaction
     user_id = user_id_of(user)
-    if checked := checking.check(verification_id, user_id, code):
-        row = checked.row
-        if row.user_id == user_id:
-            row.resend_at = resend.resend_at(checked, user_id)
-    else:
+    found = checking.check(verification_id, user_id, code)
+    if found is None:
         see = partial(_see, verification_id, user_id)
         found = checking.retry_or_check_unknown(see)
-        row = found.row
-        if not row.is_verified:
+        if not found.row.is_verified:
             raise _why_no_check(found)
+    row = found.row
+    if row.user_id == user_id:
+        row.resend_at = resend.resend_at(found, user_id)
     if row.number_taken:
         raise NumberTaken
     return row

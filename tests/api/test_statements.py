@@ -195,6 +195,35 @@ def test_wrong_code_begins_a_check_and_stores_its_result(api, make, wire):
         assert found == CHECK
 
 
+CHANGE_GATE = [f"INSERT {GATE}", f"UPDATE {GATE}"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        (w.answer(500), [CHANGE]),
+        (w.answer(401), [CHANGE]),
+        (w.answer(429), [*CHANGE_GATE, CHANGE]),
+    ],
+)
+def test_check_without_a_result_is_ended_and_a_429_changes_the_gate(
+    gate, api, make, wire, answer, written
+):
+    wire.will(answer)
+    row = make()
+    with statements() as found:
+        assert post_code(api, row).status_code == 503
+    assert found == [*BEGIN_CHECK, *written]
+
+
+@pytest.mark.parametrize("status", ["queued", "locked", "failed"])
+def test_refused_confirm_takes_one_statement_more_to_tell_why(api, make, status):
+    row = make(status)
+    with statements() as found:
+        assert post_code(api, row).status_code in (409, 410)
+    assert found == [BEGIN_CHECK[0], READ]
+
+
 def test_statements_of_a_confirm_commit_by_themselves(api, make, wire):
     wire.will(FALSE, TRUE)
     row, autocommits = make(), set()
@@ -220,31 +249,53 @@ def test_right_code_takes_no_more_without_a_receiver(api, make, wire):
     assert row.announced_at == row.verified_at
 
 
-def test_right_code_takes_two_more_with_a_receiver(api, make, wire):
-    def receiver(user, **kwargs):
+@pytest.fixture
+def receiver():
+    """Receives ``phone_verified``, and looks at the user."""
+
+    def receive(user, **kwargs):
         assert user.username
 
-    phone_verified.connect(receiver)
-    row = make()
-    wire.will(TRUE)
-    try:
-        with statements() as found:
-            post_code(api, row)
-    finally:
-        phone_verified.disconnect(receiver)
-    assert found == [*CHECK, "SELECT auth_user", CHANGE]
+    phone_verified.connect(receive)
+    yield
+    phone_verified.disconnect(receive)
 
 
-def test_right_code_takes_six_more_with_an_owner(api, make, wire, settings):
-    settings.IDENFY_PHONE_OWNER = "accounts.Profile.user"
+def test_right_code_takes_two_more_with_a_receiver(api, make, wire, receiver):
     row = make()
-    Profile.objects.create(user=row.user)
     wire.will(TRUE)
     with statements() as found:
         post_code(api, row)
-    owner = "accounts_profile"
-    kept = [f"SELECT {owner}", f"SELECT {owner}", READ, f"UPDATE {owner}", CHANGE]
-    assert found == [*CHECK, *kept, CHANGE]
+    assert found == [*CHECK, "SELECT auth_user", CHANGE]
+
+
+OWNER = "accounts_profile"
+KEEP = [f"SELECT {OWNER}", f"SELECT {OWNER}", READ, f"UPDATE {OWNER}", CHANGE]
+
+
+@pytest.fixture
+def owned(make, settings):
+    """A row whose user has a profile, which keeps the number."""
+    settings.IDENFY_PHONE_OWNER = "accounts.Profile.user"
+    row = make()
+    Profile.objects.create(user=row.user)
+    return row
+
+
+def test_right_code_takes_six_more_with_an_owner(api, owned, wire):
+    wire.will(TRUE)
+    with statements() as found:
+        post_code(api, owned)
+    assert found == [*CHECK, *KEEP, CHANGE]
+
+
+def test_right_code_takes_seven_more_with_owner_and_receiver(
+    api, owned, wire, receiver
+):
+    wire.will(TRUE)
+    with statements() as found:
+        post_code(api, owned)
+    assert found == [*CHECK, *KEEP, "SELECT auth_user", CHANGE]
 
 
 @pytest.mark.parametrize(
@@ -261,6 +312,26 @@ def test_send_takes_a_claim_and_two_statements(gate, make, wire, settings, rate,
     with statements() as found:
         delivery.deliver(row.pk)
     assert found == [*claim, CHANGE, f"UPDATE {GATE}"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "written"),
+    [
+        (w.answer(503), [CHANGE]),
+        (w.refusal(400, "BAD_VALUE"), [CHANGE]),
+        (w.refusal(400, "PARTNER_CONTRACT_ERROR"), [CHANGE, *CHANGE_GATE]),
+        (w.answer(429), [CHANGE, *CHANGE_GATE]),
+    ],
+)
+def test_failed_send_takes_one_statement_and_two_for_the_gate(
+    gate, make, wire, settings, answer, written
+):
+    settings.IDENFY_PHONE_SEND_RATE = None
+    wire.will(answer)
+    row = make("queued")
+    with statements() as found:
+        delivery.deliver(row.pk)
+    assert found == [READ, f"SELECT {GATE}", CHANGE, *written]
 
 
 def test_message_for_a_row_that_was_sent_takes_one_statement(make):
