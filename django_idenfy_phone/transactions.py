@@ -74,6 +74,9 @@ def in_transaction(using: str) -> bool:
     connection = transaction.get_connection(using)
     if blocks := connection.atomic_blocks:
         return not blocks[-1]._from_testcase
+    if connection.connection is None:
+        # get_autocommit would connect, and the server may be away.
+        return not connection.settings_dict["AUTOCOMMIT"]
     return not connection.get_autocommit()
 
 

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import timedelta
 
 import pytest
@@ -29,7 +29,12 @@ from django_idenfy_phone.signals import phone_verified
 from django_idenfy_phone.testing import age
 from support import wire as w
 from support.constants import NUMBER
-from support.databases import KILL_OTHERS, after_statement, kill_all_connections
+from support.databases import (
+    KILL_OTHERS,
+    after_statement,
+    kill_all_connections,
+    server_away,
+)
 from support.steps import START_URL, dispatched_by_sweep, outcome, post_json, start
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -221,6 +226,53 @@ def test_send_is_recorded_after_failover(make, wire):
         recovery.join()
     assert time.monotonic() - began > 1.5
     assert (outcome(row), len(wire.requests)) == ("sent", 1)
+
+
+@pytest.fixture
+def take_server_away(database_server):
+    """A function: the server goes away for so many seconds, and then answers."""
+
+    def take_away(seconds, answer):
+        def respond(sock):
+            stack.enter_context(server_away(seconds))
+            answer(sock)
+
+        return respond
+
+    with ExitStack() as stack:
+        yield take_away
+
+
+def test_send_is_recorded_when_the_server_is_back(make, wire, take_server_away):
+    wire.will(take_server_away(3, SENT))
+    row = make("queued")
+    delivery.deliver(row.pk)
+    assert (outcome(row), len(wire.requests)) == ("sent", 1)
+
+
+def test_proof_is_recorded_when_the_server_is_back(make, wire, take_server_away):
+    wire.will(take_server_away(3, TRUE))
+    row = make("sent")
+    services.confirm_verification(row.pk, "1234", user=row.user)
+    assert (outcome(row), len(wire.requests)) == ("verified", 1)
+
+
+@pytest.mark.parametrize("answer", [TRUE, FALSE])
+def test_check_waits_for_the_server_as_long_as_it_is_patient(
+    make, wire, take_server_away, monkeypatch, answer
+):
+    monkeypatch.setattr(transactions, "WRITE_RETRY_BUDGET", timedelta(seconds=2))
+    wire.will(take_server_away(60, answer))
+    row, began = make("sent"), time.monotonic()
+    with pytest.raises(CheckUnknown):
+        services.confirm_verification(row.pk, "1234", user=row.user)
+    assert 2 < time.monotonic() - began < 4
+
+
+def test_bad_number_is_refused_while_the_server_is_away(api, database_server):
+    with server_away(60):
+        response = post_json(api, START_URL, {"phone_number": "+99912345"})
+    assert response.status_code == 400
 
 
 def set_read_only(is_on):

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from django.db import connection
 
+from support.brokers import free_port
+
 KILL_OTHERS = {
     "postgresql": """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -25,6 +27,26 @@ def kill_all_connections():
             for (statement,) in cursor.fetchall():
                 cursor.execute(statement)
     connection.close()
+
+
+@contextmanager
+def server_away(seconds):
+    """Lose all connections and refuse new ones, for so long or until the block ends."""
+
+    def come_back():
+        address["PORT"] = port
+
+    address = connection.settings_dict
+    port = address["PORT"]
+    kill_all_connections()
+    address["PORT"] = free_port()
+    timer = threading.Timer(seconds, come_back)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        come_back()
 
 
 def lose_connection():
