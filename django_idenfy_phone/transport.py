@@ -17,8 +17,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
+from http.cookiejar import DefaultCookiePolicy
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -28,6 +30,7 @@ from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from . import __version__
 from .exceptions import NeverSent, OutcomeUnknown
@@ -306,6 +309,7 @@ class _Connection(HTTPConnection):
     _used_at = 0.0
 
     def connect(self) -> None:
+        self._keep_certificates()
         self._is_connecting = True
         try:
             super().connect()
@@ -314,6 +318,14 @@ class _Connection(HTTPConnection):
         # ssl wraps a socket whose peer is gone without a handshake.
         if isinstance(self.sock, ssl.SSLSocket) and self.sock.version() is None:
             raise ConnectionError("closed before the handshake")
+
+    def _keep_certificates(self) -> None:
+        """Read the trusted certificates once, not for each connection over TLS."""
+        path = getattr(self, "ca_certs", None)
+        # The handshake with a proxy over TLS needs the path.
+        if path and (self.proxy is None or self.proxy.scheme != "https"):
+            self.ssl_context = _tls_context(path, Path(path).stat().st_mtime_ns)
+            self.ca_certs = None
 
     def send(self, data: Any) -> None:
         if self.sock is None:
@@ -376,6 +388,14 @@ class _Connection(HTTPConnection):
             raise
 
 
+@cache
+def _tls_context(path: str, changed_at: int) -> ssl.SSLContext:
+    """Trusts the certificates in the file ``path``, as changed at ``changed_at``."""
+    context = create_urllib3_context()
+    context.load_verify_locations(path)
+    return context
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -409,6 +429,8 @@ def thread_session(name: str) -> requests.Session:
     sessions: dict[str, requests.Session] = _thread.sessions
     if name not in sessions:
         sessions[name] = requests.Session()
+        # Else the cookies of one person's answer go out with the next person's request.
+        sessions[name].cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         sessions[name].mount("http://", _Adapter())
         sessions[name].mount("https://", _Adapter())
     return sessions[name]
