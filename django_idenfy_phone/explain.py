@@ -167,6 +167,7 @@ class _Look:
         if self.number:
             yield from self._cooldown(found["newest"])
             yield from self._brake(self.number.region, found)
+        limits.count_site()
         for n, limit in enumerate(conf.limits_of("site")):
             named[f"site_{n}"] = "site", limit
             found[f"site_{n}"] = site.nth_newest(limit, self.now)

@@ -92,6 +92,9 @@ def lock_and_count(
     is_own = bounds is not None
     with nullcontext() if is_own else _refusing_old_snapshot(using):
         found, counts = run(using, locking, _counting(start, key_hashes))
+    if not is_own:
+        # Earlier, it would begin the snapshot of the caller's transaction.
+        count_site()
     return counts, _latest(kind_of, found)
 
 
@@ -327,7 +330,7 @@ def _refusal(
 
 
 def count_site() -> None:
-    """Count the site's starts anew where it is time: before a transaction begins."""
+    """Count the site's starts anew where it is time."""
     if conf.limits_of("site"):
         site.recount()
 

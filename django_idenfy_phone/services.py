@@ -166,6 +166,7 @@ def _settle_and_store(start: StartRequest) -> PhoneVerification:
     if not conf.has_credentials:
         raise ProviderUnavailable
     if transaction.get_autocommit(primary_alias()):
+        # Before the locks, so that nobody waits for it.
         limits.count_site()
     store, using = partial(_store, start, key_hashes), primary_alias()
     try:

@@ -6,9 +6,10 @@ may let pass what other processes start within that second, and never refuses to
 """
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connections
@@ -35,15 +36,29 @@ SLICE_OF_ROW = {
 }
 
 
+class _Counted(NamedTuple):
+    """The counted rows until ``at``, by slice, from the slice ``oldest`` on.
+
+    Those before the slice ``first_open`` do not change any more.
+    """
+
+    at: datetime
+    slices: Counter[int]
+    oldest: int
+    first_open: int
+
+
+NOTHING = _Counted(EPOCH, Counter(), 0, 0)
+
+
 class SiteCounter:
     """How many rows the limits of the site count. Safe to use from threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._slices: Counter[int] = Counter()
-        self._oldest = self._first_open = 0
-        self._counted_at = EPOCH
-        # Starts of this process after the last count.
+        # Replaced as a whole: a thread that reads it once sees no half of a count.
+        self._counted = NOTHING
+        # When the starts of this process were created: some may be counted already.
         self._own: list[datetime] = []
 
     def add(self, created_at: datetime) -> None:
@@ -51,61 +66,65 @@ class SiteCounter:
         self._own.append(created_at)
 
     def nth_newest(self, limit: Limit, now: datetime) -> datetime | None:
-        """As the function of this name, from the kept counts."""
-        self.recount(now)
-        if limit.sends > self._slices.total() + len(self._own):
+        """As the function of this name, from the last count."""
+        counted = self._counted
+        own = sorted(each for each in self._own[:] if each > counted.at)
+        if limit.sends > counted.slices.total() + len(own):
             return None
-        own = sorted(each for each in self._own if each > self._counted_at)
         if limit.sends <= len(own):
             return own[-limit.sends]
-        return self._nth_counted(limit.sends - len(own), now - limit.window, now)
-
-    def _nth_counted(self, n: int, since: datetime, now: datetime) -> datetime | None:
-        """When the n-th newest counted row was created, if after ``since``."""
-        slices, oldest = self._slices, _slice_of(since)
-        if sum(slices[each] for each in slices if each >= oldest) < n:
-            return None
-        for number in sorted(slices, reverse=True):
-            if n <= slices[number]:
-                break
-            n -= slices[number]
-        begin = EPOCH + number * SLICE
-        rows = _rows(now).filter(created_at__gte=begin, created_at__lt=begin + SLICE)
-        rows = rows.filter(created_at__gt=since, created_at__lte=self._counted_at)
-        return _nth_created(rows, n)
+        return _nth_counted(counted, limit.sends - len(own), now - limit.window, now)
 
     def recount(self, now: datetime) -> None:
         """Count the open slices, unless they were counted within COUNT_LIFETIME."""
         if self._is_fresh(now):
             return
         # Others go on with the last count meanwhile, but for the first one.
-        if self._lock.acquire(blocking=self._counted_at == EPOCH):
+        if self._lock.acquire(blocking=self._counted is NOTHING):
             try:
                 if not self._is_fresh(now):
-                    self._count(now)
+                    self._counted = _count(self._counted, now)
+                    # In place: another thread may be adding one.
+                    while self._own and self._own[0] <= now:
+                        self._own.pop(0)
             finally:
                 self._lock.release()
 
     def _is_fresh(self, now: datetime) -> bool:
-        return timedelta(0) <= now - self._counted_at < COUNT_LIFETIME
+        # Another thread may have counted a moment later than this one's now.
+        return abs(now - self._counted.at) < COUNT_LIFETIME
 
-    def _count(self, now: datetime) -> None:
-        oldest = min(_slice_of(now - each.window) for each in conf.limits_of("site"))
-        # After a change of the limits or of the clock, all is counted anew.
-        is_known = self._oldest <= oldest and self._counted_at <= now
-        since = max(self._first_open, oldest) if is_known else oldest
-        kept = {each: n for each, n in self._slices.items() if oldest <= each < since}
-        begin = EPOCH + since * SLICE
-        rows = _rows(now).filter(created_at__gte=begin, created_at__lte=now).order_by()
-        number = RawSQL(SLICE_OF_ROW[connections[primary_alias()].vendor], ())
-        found = rows.values_list(number).annotate(Count("pk"))
-        slices = Counter(kept | {int(each): count for each, count in found})
-        longest_open = conf.SEND_DEADLINE + SEND_LEASE + MAX_CLOCK_SKEW
-        self._oldest, self._first_open = oldest, _slice_of(now - longest_open)
-        # In this order, no thread counts a start of this process twice.
-        self._counted_at = now
-        self._slices = slices
-        self._own = [each for each in self._own if each > now]
+
+def _count(last: _Counted, now: datetime) -> _Counted:
+    oldest = min(_slice_of(now - each.window) for each in conf.limits_of("site"))
+    # After a change of the limits or of the clock, all is counted anew.
+    is_known = last.oldest <= oldest and last.at <= now
+    since = max(last.first_open, oldest) if is_known else oldest
+    kept = {each: n for each, n in last.slices.items() if oldest <= each < since}
+    begin = EPOCH + since * SLICE
+    rows = _rows(now).filter(created_at__gte=begin, created_at__lte=now).order_by()
+    number = RawSQL(SLICE_OF_ROW[connections[primary_alias()].vendor], ())
+    found = rows.values_list(number).annotate(Count("pk"))
+    slices = Counter(kept | {int(each): count for each, count in found})
+    longest_open = conf.SEND_DEADLINE + SEND_LEASE + MAX_CLOCK_SKEW
+    return _Counted(now, slices, oldest, _slice_of(now - longest_open))
+
+
+def _nth_counted(
+    counted: _Counted, n: int, since: datetime, now: datetime
+) -> datetime | None:
+    """When the n-th newest counted row was created, if after ``since``."""
+    slices, oldest = counted.slices, _slice_of(since)
+    if sum(slices[each] for each in slices if each >= oldest) < n:
+        return None
+    for number in sorted(slices, reverse=True):
+        if n <= slices[number]:
+            break
+        n -= slices[number]
+    begin = EPOCH + number * SLICE
+    rows = _rows(now).filter(created_at__gte=begin, created_at__lt=begin + SLICE)
+    rows = rows.filter(created_at__gt=since, created_at__lte=counted.at)
+    return _nth_created(rows, n)
 
 
 def _slice_of(moment: datetime) -> int:
@@ -124,28 +143,35 @@ def _nth_created(rows: PhoneVerificationQuerySet, n: int) -> datetime | None:
     return times[n - 1 : n].first()
 
 
-_counter = PerProcess(SiteCounter)
+_counters: PerProcess[defaultdict[str, SiteCounter]] = PerProcess(
+    partial(defaultdict, SiteCounter)
+)
+
+
+def _counter() -> SiteCounter:
+    """That of the database: a host's router may choose it by tenant."""
+    return _counters.get()[primary_alias()]
 
 
 def recount() -> None:
     """Count the open slices again, unless this process did so within COUNT_LIFETIME."""
     if _keeps_counts():
-        _counter.get().recount(timezone.now())
+        _counter().recount(timezone.now())
 
 
 def add(created_at: datetime) -> None:
     """Count a start of this process, which was just committed."""
     if _keeps_counts():
-        _counter.get().add(created_at)
+        _counter().add(created_at)
 
 
 def nth_newest(limit: Limit, now: datetime) -> datetime | None:
     """When the n-th newest row of the window was created, for a limit of n.
 
-    None where there are fewer: the limit is not reached.
+    None where there are fewer: the limit is not reached. As ``recount`` counted last.
     """
     if _keeps_counts():
-        return _counter.get().nth_newest(limit, now)
+        return _counter().nth_newest(limit, now)
     in_window = _rows(now).filter(created_at__gt=now - limit.window)
     return _nth_created(in_window, limit.sends)
 
@@ -159,4 +185,4 @@ def _keeps_counts() -> bool:
 
 def forget() -> None:
     """Forget all counts, where rows vanished: between two tests."""
-    _counter.reset()
+    _counters.reset()

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 
 from django_idenfy_phone import limits, site
 from django_idenfy_phone.conf import conf, parse_limit
@@ -26,6 +27,11 @@ def counter():
     return site.SiteCounter()
 
 
+def nth_newest(counter, now, limit=LIMIT):
+    counter.recount(now)
+    return counter.nth_newest(limit, now)
+
+
 def older(make, clock, age, count=1):
     for _ in range(count):
         make("expired", created_at=clock.now - age)
@@ -36,10 +42,36 @@ def test_counts_are_kept_for_a_second(make, clock, counter, django_assert_num_qu
     counter.recount(clock.now)
     clock.move(SECOND - timedelta(microseconds=1))
     with django_assert_num_queries(0):
-        assert counter.nth_newest(LIMIT, clock.now) is None
+        assert nth_newest(counter, clock.now) is None
     clock.move(timedelta(microseconds=1))
     with django_assert_num_queries(1):
-        counter.nth_newest(LIMIT, clock.now)
+        nth_newest(counter, clock.now)
+
+
+@pytest.mark.django_db
+def test_threads_whose_time_is_a_little_older_count_nothing_anew(
+    clock, counter, django_assert_num_queries
+):
+    counter.recount(clock.now)
+    with django_assert_num_queries(0):
+        counter.recount(clock.now - timedelta(microseconds=1))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nobody_waits_for_a_lock_while_the_site_is_counted(user, wire, clock):
+    def wrapper(execute, sql, *arguments):
+        if site.SLICE_OF_ROW[connection.vendor] in sql:
+            autocommits.append(connection.get_autocommit())
+        result = execute(sql, *arguments)
+        if "startlock" in sql:
+            # As long as another start held the lock.
+            clock.move(2 * SECOND)
+        return result
+
+    autocommits = []
+    with connection.execute_wrapper(wrapper):
+        start(user)
+    assert autocommits == [True]
 
 
 @pytest.mark.django_db
@@ -49,7 +81,7 @@ def test_closed_slices_are_counted_once(make, clock, counter):
     # Rows that a start would never store so late.
     older(make, clock, 20 * 60 * SECOND)
     clock.move(2 * SECOND)
-    assert counter.nth_newest(LIMIT, clock.now) is None
+    assert nth_newest(counter, clock.now) is None
 
 
 @pytest.mark.django_db
@@ -58,7 +90,7 @@ def test_open_slices_are_counted_again(make, clock, counter):
     counter.recount(clock.now)
     older(make, clock, 60 * SECOND)
     clock.move(2 * SECOND)
-    assert counter.nth_newest(LIMIT, clock.now) == clock.now - 2 * SECOND - HOUR / 2
+    assert nth_newest(counter, clock.now) == clock.now - 2 * SECOND - HOUR / 2
 
 
 @pytest.mark.django_db
@@ -67,16 +99,16 @@ def test_limit_is_found_behind_slices_with_several_rows(make, clock, counter):
     older(make, clock, 5 * SECOND, 2)
     older(make, clock, 25 * SECOND)
     older(make, clock, 26 * SECOND)
-    assert counter.nth_newest(LIMIT, clock.now) == clock.now - 25 * SECOND
+    assert nth_newest(counter, clock.now) == clock.now - 25 * SECOND
 
 
 @pytest.mark.parametrize("change", [-2 * HOUR, 2 * HOUR])
 def test_all_is_counted_anew_after_the_clock_was_set(make, clock, counter, change):
     older(make, clock, HOUR / 2, 3)
     older(make, clock, HOUR / 4 - change, 3)
-    assert counter.nth_newest(LIMIT, clock.now) == clock.now - HOUR / 2
+    assert nth_newest(counter, clock.now) == clock.now - HOUR / 2
     clock.move(change)
-    assert counter.nth_newest(LIMIT, clock.now) == clock.now - HOUR / 4
+    assert nth_newest(counter, clock.now) == clock.now - HOUR / 4
 
 
 @pytest.mark.django_db
@@ -86,16 +118,16 @@ def test_longer_window_is_counted_anew(settings, make, clock, counter):
     settings.IDENFY_PHONE_SEND_LIMITS = {"site": ("3/d",)}
     clock.move(2 * SECOND)
     [limit] = conf.SEND_LIMITS["site"]
-    assert counter.nth_newest(limit, clock.now) == clock.now - 2 * SECOND - 5 * HOUR
+    assert nth_newest(counter, clock.now, limit) == clock.now - 2 * SECOND - 5 * HOUR
 
 
 @pytest.mark.django_db
 def test_row_that_is_too_late_is_not_counted(make, clock, counter):
     for _ in range(3):
         make("queued")
-    assert counter.nth_newest(LIMIT, clock.now) == clock.now
+    assert nth_newest(counter, clock.now) == clock.now
     clock.move(180 * SECOND)
-    assert counter.nth_newest(LIMIT, clock.now) is None
+    assert nth_newest(counter, clock.now) is None
 
 
 @pytest.mark.django_db(transaction=True)
@@ -118,6 +150,15 @@ def test_starts_of_other_processes_count_after_a_second(user, make, wire, clock)
 
 
 @pytest.mark.django_db(transaction=True)
+def test_start_in_the_callers_transaction_counts_the_site_too(user, make, wire, clock):
+    limits.count_site()
+    clock.move(SECOND)
+    older(make, clock, timedelta(0), 3)
+    with transaction.atomic():
+        assert refusal_of(user)[0] == "limit_reached"
+
+
+@pytest.mark.django_db(transaction=True)
 def test_refused_start_counts_nothing(user, make, wire, clock):
     older(make, clock, HOUR / 2, 2)
     start(user)
@@ -130,5 +171,10 @@ def test_refused_start_counts_nothing(user, make, wire, clock):
 @pytest.mark.django_db(transaction=True)
 def test_50_threads_see_the_same_counts(make, at_once, clock):
     older(make, clock, HOUR / 2, 3)
-    found = at_once(lambda _: site.nth_newest(LIMIT, clock.now), range(50))
+
+    def count(_):
+        site.recount()
+        return site.nth_newest(LIMIT, clock.now)
+
+    found = at_once(count, range(50))
     assert found == [clock.now - HOUR / 2] * 50
