@@ -101,6 +101,8 @@ def verified_again(pk: uuid.UUID) -> None:
 
 def failed(pks: Iterable[uuid.UUID]) -> None:
     """Send ``send_failed`` for rows that just failed. Best effort, never raises."""
+    if not send_failed.has_listeners(PhoneVerification):
+        return
     try:
         for row in PhoneVerification.objects.filter(pk__in=list(pks)):
             send_failed.send_robust(

@@ -224,10 +224,12 @@ def run(using: str, *statements: Statement[Any]) -> list[Any]:
 def _takes_several(connection: Any, cursor: Any) -> bool:
     """Whether one ``execute`` takes several statements and keeps the rows of each.
 
-    A cursor of psycopg 3 does, unless the server binds the parameters.
+    A cursor of psycopg 3 does, unless the server binds the parameters, or a wrapper of
+    the host may add statements or read their rows.
     """
     binding_cursor: Any = getattr(connection.Database, "ClientCursor", ())
-    return isinstance(cursor.cursor, binding_cursor)
+    is_plain = not connection.execute_wrappers
+    return is_plain and isinstance(cursor.cursor, binding_cursor)
 
 
 def first_values(

@@ -6,14 +6,15 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
-from django_idenfy_phone import delivery, services
+from django_idenfy_phone import announce, delivery, look, services
 from django_idenfy_phone.models import (
     PhoneVerification,
     ProviderGate,
     RegionBrake,
 )
-from django_idenfy_phone.signals import phone_verified
+from django_idenfy_phone.signals import phone_verified, send_failed
 from hosts.accounts.models import Profile
 from support import wire as w
 from support.constants import NUMBER
@@ -38,13 +39,11 @@ def statements():
     """Kind and first table of each statement, but for transactions and bounds."""
 
     def wrapper(execute, sql, params, many, context):
-        # Several may go to the database at once.
-        for each in sql.split("; "):
-            plain = re.sub("^SET STATEMENT .*? FOR ", "", each)
-            kind = plain.split()[0].lstrip("(")
-            if kind not in ("BEGIN", "PRAGMA", "SET"):
-                table = re.search('(?:FROM|INTO|UPDATE) +[`"]?(\\w+)', plain)[1]
-                found.append(f"{kind} {table.removeprefix('django_idenfy_phone_')}")
+        plain = re.sub("^SET STATEMENT .*? FOR ", "", sql)
+        kind = plain.split()[0].lstrip("(")
+        if kind not in ("BEGIN", "PRAGMA", "SET"):
+            table = re.search('(?:FROM|INTO|UPDATE) +[`"]?(\\w+)', plain)[1]
+            found.append(f"{kind} {table.removeprefix('django_idenfy_phone_')}")
         return execute(sql, params, many, context)
 
     found = []
@@ -72,22 +71,46 @@ def test_start_takes_three_statements(started, user, is_anonymous):
     assert found == START
 
 
+@pytest.fixture
+def sent(monkeypatch):
+    """What goes to the database at once, statement by statement or several together."""
+
+    def execute(self, sql, params=None):
+        found.append(sql)
+        return really_execute(self, sql, params)
+
+    found, really_execute = [], CursorWrapper.execute
+    monkeypatch.setattr(CursorWrapper, "execute", execute)
+    return found
+
+
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="is about psycopg")
 @pytest.mark.parametrize(("is_server_binding", "round_trips"), [(False, 2), (True, 3)])
 def test_locks_and_counts_go_to_the_database_at_once(
-    started, api, monkeypatch, is_server_binding, round_trips
+    started, api, monkeypatch, sent, is_server_binding, round_trips
 ):
-    options, sent = connection.settings_dict["OPTIONS"], []
+    options = connection.settings_dict["OPTIONS"]
     monkeypatch.setitem(options, "server_side_binding", is_server_binding)
     connection.close()
+    sent.clear()
     try:
-        with connection.execute_wrapper(
-            lambda run, *args: sent.append(1) or run(*args)
-        ):
-            assert post_start(api).status_code == 202
+        assert post_start(api).status_code == 202
     finally:
         connection.close()
     assert len(sent) == round_trips
+
+
+def test_wrapper_of_the_host_sees_one_statement_at_a_time(started, api):
+    """Such as one that puts a statement of its own before, and passes over its rows."""
+
+    def wrapper(execute, sql, params, many, context):
+        alone.append("; " not in sql)
+        return execute(sql, params, many, context)
+
+    alone = []
+    with connection.execute_wrapper(wrapper):
+        assert post_start(api).status_code == 202
+    assert all(alone)
 
 
 def test_start_of_an_unblocked_number_takes_three_statements(started, api):
@@ -97,10 +120,29 @@ def test_start_of_an_unblocked_number_takes_three_statements(started, api):
     assert found == START
 
 
+def test_sql_of_starts_is_built_once(started, api):
+    post_start(api, number="+37061111111")
+    built = [look._glance.cache_info().misses, look._lock_sql.cache_info().misses]
+    post_start(api, number="+37061111112")
+    again = [look._glance.cache_info().misses, look._lock_sql.cache_info().misses]
+    assert again == built
+
+
 def test_start_with_a_key_looks_for_it_before_its_guard(started, api):
     with statements() as found:
         post_start(api, HTTP_IDEMPOTENCY_KEY="k" * 16)
     assert found == [READ, *START]
+
+
+def test_start_with_a_key_of_an_earlier_day_frees_it_first(started, api, clock):
+    key = {"HTTP_IDEMPOTENCY_KEY": "k" * 16}
+    post_start(api, **key)
+    clock.move(timedelta(days=31))
+    # The site's starts are counted.
+    post_start(client_of(None), number="+37069999999")
+    with statements() as found:
+        assert post_start(api, number="+37061111111", **key).status_code == 202
+    assert found == [READ, *START[:2], READ, CHANGE, START[2]]
 
 
 def test_start_beside_other_starts_also_tells_when_the_next_may_come(
@@ -224,21 +266,6 @@ def test_refused_confirm_takes_one_statement_more_to_tell_why(api, make, status)
     assert found == [BEGIN_CHECK[0], READ]
 
 
-def test_statements_of_a_confirm_commit_by_themselves(api, make, wire):
-    wire.will(FALSE, TRUE)
-    row, autocommits = make(), set()
-
-    def wrapper(execute, sql, *arguments):
-        autocommits.add(connection.get_autocommit())
-        return execute(sql, *arguments)
-
-    with connection.execute_wrapper(wrapper):
-        post_code(api, row)
-        post_code(api, row)
-    row.refresh_from_db()
-    assert (autocommits, row.is_verified) == ({True}, True)
-
-
 def test_right_code_takes_no_more_without_a_receiver(api, make, wire):
     wire.will(TRUE)
     row = make()
@@ -332,6 +359,52 @@ def test_failed_send_takes_one_statement_and_two_for_the_gate(
     with statements() as found:
         delivery.deliver(row.pk)
     assert found == [READ, f"SELECT {GATE}", CHANGE, *written]
+
+
+def test_failed_row_is_read_again_only_for_a_receiver(make):
+    def receive(failure, **kwargs):
+        assert failure
+
+    row = make("failed", failure="unknown")
+    with statements() as without_receiver:
+        announce.failed([row.pk])
+    send_failed.connect(receive)
+    try:
+        with statements() as with_receiver:
+            announce.failed([row.pk])
+    finally:
+        send_failed.disconnect(receive)
+    assert (without_receiver, with_receiver) == ([], [READ])
+
+
+def test_status_of_a_late_row_takes_six_more_to_end_it(api, make, clock):
+    row = make("sent")
+    clock.move(timedelta(minutes=11))
+    with statements() as found:
+        assert api.get(detail_url(row)).json()["status"] == "expired"
+    look_for_four_endings, end = [READ] * 4, CHANGE
+    assert found == [READ, READ, *look_for_four_endings, end, READ]
+
+
+def test_statements_that_need_no_transaction_commit_by_themselves(
+    gate, api, make, wire, settings
+):
+    """A transaction around one statement would be two round trips more."""
+
+    def wrapper(execute, *arguments):
+        autocommits.add(connection.get_autocommit())
+        return execute(*arguments)
+
+    settings.IDENFY_PHONE_SEND_RATE = None
+    wire.will(SENT, FALSE, TRUE)
+    row, autocommits = make("queued"), set()
+    with connection.execute_wrapper(wrapper):
+        delivery.deliver(row.pk)
+        assert api.get(detail_url(row)).json()["status"] == "sent"
+        post_code(api, row)
+        post_code(api, row)
+    row.refresh_from_db()
+    assert (autocommits, row.is_verified) == ({True}, True)
 
 
 def test_message_for_a_row_that_was_sent_takes_one_statement(make):
