@@ -19,12 +19,18 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_USER_MODEL = "accounts.User"
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}
-INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes",
+STATIC_URL = "static/"
+INSTALLED_APPS = ["django.contrib.admin", "django.contrib.auth",
+    "django.contrib.contenttypes", "django.contrib.messages",
     "django.contrib.sessions", "accounts", "members"]
 MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware"]
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware"]
+PROCESSORS = ["django.template.context_processors.request",
+    "django.contrib.auth.context_processors.auth",
+    "django.contrib.messages.context_processors.messages"]
 TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates",
-    "DIRS": ["."]}]
+    "DIRS": ["."], "APP_DIRS": True, "OPTIONS": {"context_processors": PROCESSORS}}]
 """,
     "project/urls.py": "urlpatterns = []\n",
     "accounts/__init__.py": "",
@@ -48,6 +54,14 @@ from types import SimpleNamespace
 def submit(recaptcha_response, private_key, remoteip):
     return SimpleNamespace(is_valid=recaptcha_response == "right")
 """,
+    # A theme with a ModelAdmin of its own.
+    "unfold/__init__.py": "",
+    "unfold/admin.py": """
+from django.contrib import admin
+
+class ModelAdmin(admin.ModelAdmin):
+    pass
+""",
 }
 # Appended after the snippets.
 COMPLETION = {
@@ -61,25 +75,34 @@ AUTH_PASSWORD_VALIDATORS = [{"NAME": LENGTH}]
 from accounts.urls import urlpatterns as accounts
 from signup.urls import urlpatterns as signup
 from signup.views import SignUpView
+from project.support import site
+from django.contrib import admin
 urlpatterns += accounts + signup + [path("signup/", SignUpView.as_view())]
+urlpatterns += [path("admin/", admin.site.urls), path("support/", site.urls)]
 """,
     "test_flow.py": """
-import json, os
+import importlib, json, os
 from base64 import b64encode
 from types import SimpleNamespace
 import pytest
 from accounts.links import confirm_url
 from accounts.views import change_number
 from celery import current_app
+from django.contrib import admin
 from django.contrib.auth.models import AnonymousUser
+from django.core.management import call_command
 from django.middleware.csrf import get_token
 from django.template import Context, Template
 from django.utils import timezone
 from django.views.debug import SafeExceptionReporterFilter
 from django_idenfy_phone import services
+from django_idenfy_phone.models import PhoneVerification
 from django_idenfy_phone.ownership import keep_number, release_number
 from members.models import Member
+from project.erasure import erase_person
+from project.report import print_week
 from rest_framework.test import APIClient
+from unfold.admin import ModelAdmin
 
 NUMBER = "+37060012345"
 START, CONFIRM = json.loads(os.environ["ANSWERS"])
@@ -269,7 +292,6 @@ def test_development_settings_are_those_of_the_sandbox(settings):
     assert pair == (module.DEMO_KEY, module.DEMO_SECRET)
 
 def test_client_network_is_stored(api, idenfy_sandbox, django_user_model):
-    from django_idenfy_phone.models import PhoneVerification
     api.force_authenticate(django_user_model.objects.create_user("ona"))
     body = {"phone_number": NUMBER}
     headers = {"HTTP_CF_CONNECTING_IP": "8.8.8.8", "HTTP_X_CAPTCHA": "right"}
@@ -280,6 +302,42 @@ def test_beat_schedule_names_all_periodic_tasks(settings):
     from django_idenfy_phone import tasks
     names = [entry["task"] for entry in settings.CELERY_BEAT_SCHEDULE.values()]
     assert names == [tasks.sweep.name, tasks.purge.name]
+
+def test_every_module_can_be_imported():
+    for name in os.environ["MODULES"].split():
+        importlib.import_module(name)
+
+def test_report_prints_the_figures(api, idenfy_sandbox, django_user_model, capsys):
+    api.force_authenticate(django_user_model.objects.create_user("ona"))
+    body = {"phone_number": NUMBER}
+    confirm(api, idenfy_sandbox, api.post("/phone/start/", body, format="json"))
+    api.post("/phone/start/", {"phone_number": "+493012345678"}, format="json")
+    call_command("idenfy_phone_sweep")
+    print_week()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == ["1 1 1 1", "0 0", "LT 1 0", "1.0"]
+    assert lines[4:7] == ["DE 0 1", "None", "1"]
+    assert lines[7].count("0:00:0") == 2
+
+def test_person_is_erased(idenfy_sandbox, django_user_model):
+    user, other = map(django_user_model.objects.create_user, ["ona", "rasa"])
+    services.start_verification(NUMBER, user=user)
+    services.start_verification("+37060012346", user=other)
+    erase_person(user, ["+37060012346"])
+    rows = PhoneVerification.objects.all()
+    assert [(row.user_id, bool(row.erased_at)) for row in rows] == [(None, True)] * 2
+
+def test_user_links_to_the_attempts(admin_client, admin_user):
+    page = admin_client.get(f"/admin/accounts/user/{admin_user.pk}/change/")
+    assert f"phoneverification/?user={admin_user.pk}" in page.text
+
+@pytest.mark.parametrize("site", ["admin", "support"])
+def test_site_shows_the_log(admin_client, site):
+    page = admin_client.get(f"/{site}/django_idenfy_phone/phoneverification/")
+    assert f"/{site}/django_idenfy_phone/phoneverification/summary/" in page.text
+
+def test_theme_is_combined_with_our_admin():
+    assert isinstance(admin.site.get_model_admin(PhoneVerification), ModelAdmin)
 """,
 }
 
@@ -291,11 +349,20 @@ def project(tmp_path):
         name = snippet.splitlines()[0].removeprefix("# ")
         if name in ("settings.py", "urls.py"):
             name = f"project/{name}"
+        # Without a name it would be run by nobody.
+        assert re.fullmatch(r"(\w+/)?\w+\.py", name)
         files[name] = files.get(name, "") + snippet + "\n"
     for name, text in COMPLETION.items():
         files[name] = files.get(name, "") + text
     write_files(tmp_path, files)
     return tmp_path
+
+
+def modules_of(project):
+    """The name of each module that snippets are in."""
+    names = [each.splitlines()[0].removeprefix("# ") for each in snippets("python")]
+    files = {name for name in names if (project / name).exists()}
+    return sorted(name.removesuffix(".py").replace("/", ".") for name in files)
 
 
 def shown_answers():
@@ -320,9 +387,10 @@ def test_project_made_of_snippets_works(project):
         ANSWERS=json.dumps(shown_answers()),
         CALLS=json.dumps(shown_calls()),
         LINKS="".join(snippets(r"html\+django")),
+        MODULES=" ".join(modules_of(project)),
     )
     assert result.returncode == 0, result.stdout
-    assert "22 passed" in result.stdout
+    assert "29 passed" in result.stdout
 
 
 def check(project):
