@@ -117,7 +117,7 @@ def test_error_codes_are_those_of_the_table():
     shown = found("``(\\w+)``", "".join(line[7:35] for line in table.splitlines()))
     codes = {error.code for error in STATUS} | {each.default_code for each in REST}
     fields = {"number_not_supported", "invalid_code"}
-    assert "has the code ``number_not_supported`` or ``invalid_code``" in PAGES["api"]
+    assert "the code ``number_not_supported`` or ``invalid_code``" in PAGES["api"]
     assert shown | fields == codes
 
 
