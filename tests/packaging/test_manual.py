@@ -6,6 +6,7 @@ import re
 import tomllib
 from configparser import ConfigParser
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,22 @@ def test_shown_defaults_are_those_of_the_code(settings):
     assert {
         n: eval(text, {"timedelta": timedelta}) for n, text in shown.items()
     } == defaults
+
+
+def test_number_types_are_those_of_the_setting():
+    text = PAGES["settings"].partition("NUMBER_TYPES``")[2].partition("\n\n")[0]
+    assert found('``"([\\w-]+)"``', text) == checks.KNOWN_TYPES
+
+
+def test_modules_that_the_manual_imports_are_public():
+    text = PAGES["upgrading"].partition(f"``{PACKAGE.name}``:")[2].partition("\n\n")[0]
+    public = found("``([\\w.]+)``", text)
+    recipes = (ROOT / "tests" / "hosts" / "recipes").rglob("*.py")
+    code = "\n".join([*snippets("python"), *(each.read_text() for each in recipes)])
+    lines = re.findall(rf"^from {PACKAGE.name}(\S*) import (.+)$", code, re.MULTILINE)
+    for module, names in lines:
+        assert {module[1:]} <= public or {*names.split(", ")} <= public
+    assert all(find_spec(f"{PACKAGE.name}.{name}") for name in public)
 
 
 def test_every_setting_that_is_named_exists():
