@@ -331,14 +331,22 @@ def test_50_confirms_of_wrong_codes_make_three_requests(sent, wire, at_once):
     assert sent.checks == sent.checks_wrong == 3
 
 
-@pytest.mark.django_db(transaction=True)
-def test_50_confirms_under_a_rate_limit_make_at_most_six_requests(sent, wire, at_once):
-    def attempt(number):
-        try:
-            confirm(sent, f"{number:04}")
-        except VerificationError as error:
-            return type(error)
+@pytest.fixture
+def attempt(sent):
+    """Confirm with a code, and return the class of the error that this raises."""
 
+    def attempt(number):
+        with pytest.raises(VerificationError) as caught:
+            confirm(sent, f"{number:04}")
+        return caught.type
+
+    return attempt
+
+
+@pytest.mark.django_db(transaction=True)
+def test_50_confirms_under_a_rate_limit_make_at_most_six_requests(
+    sent, wire, at_once, attempt
+):
     wire.will(w.answer(429))
     for _ in range(3):
         at_once(attempt, range(50))
@@ -346,3 +354,14 @@ def test_50_confirms_under_a_rate_limit_make_at_most_six_requests(sent, wire, at
     assert 3 <= len(wire.requests) <= 6
     sent.refresh_from_db()
     assert sent.checks == sent.checks_refunded == len(wire.requests)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_50_confirms_while_checks_are_paused_make_no_request(
+    sent, wire, at_once, attempt
+):
+    wire.will(w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="60"))
+    attempt(0)
+    assert at_once(attempt, range(50)) == [ProviderUnavailable] * 50
+    sent.refresh_from_db()
+    assert len(wire.requests) == sent.checks == sent.checks_refunded == 1
