@@ -221,12 +221,19 @@ def test_sweep_may_send_by_itself_without_any_message(
 
 @pytest.mark.django_db(transaction=True)
 def test_send_that_must_wait_for_the_sweep_publishes_nothing(
-    make, wire, queue, sweep_delivers
+    make, wire, queue, sweep_delivers, clock
 ):
-    wire.will(w.answer(429, headers={"Retry-After": "7"}))
-    row = make("queued")
+    wire.will(w.answer(429, Retry_After="7"), SENT)
+    row, began = make("queued"), clock.now
     tasks.send_code(str(row.pk))
     assert (outcome(row), queue.qsize()) == ("queued", 0)
+    assert row.next_send_at == began + timedelta(seconds=7)
+    clock.now = row.next_send_at - timedelta(milliseconds=1)
+    tasks.sweep()
+    assert (outcome(row), len(wire.requests)) == ("queued", 1)
+    clock.now = row.next_send_at
+    tasks.sweep()
+    assert (outcome(row), queue.qsize()) == ("sent", 0)
 
 
 @pytest.mark.django_db(transaction=True)
