@@ -4,13 +4,15 @@ import heapq
 import operator
 import uuid
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 
 import pytest
 
-from django_idenfy_phone import delivery, maintenance
+from django_idenfy_phone import delivery, maintenance, services
 from django_idenfy_phone.models import PhoneVerification
 from support import wire as w
+from support.steps import outcome
 
 pytestmark = pytest.mark.django_db
 rows = PhoneVerification.objects
@@ -18,14 +20,16 @@ SECOND = timedelta(seconds=1)
 
 
 class Idenfy:
-    """Records the time of each request; refuses all before ``opens_at``."""
+    """Records the time of each send; refuses those before ``opens_at``."""
 
-    def __init__(self, clock):
-        self.clock, self.opens_at = clock, clock.now
+    def __init__(self, clock, requests):
+        self.clock, self.opens_at, self.requests = clock, clock.now, requests
         self.sent, self.refused = [], []
 
     def __call__(self, sock):
-        if self.clock.now < self.opens_at:
+        if self.requests[-1].path.endswith("verify-sms"):
+            respond = w.answer(200, {"is_verified": True})
+        elif self.clock.now < self.opens_at:
             self.refused.append(self.clock.now)
             respond = w.refusal(429, "TOO_MANY_REQUESTS", Retry_After="7")
         else:
@@ -36,7 +40,7 @@ class Idenfy:
 
 @pytest.fixture
 def idenfy(wire, clock):
-    idenfy = Idenfy(clock)
+    idenfy = Idenfy(clock, wire.requests)
     wire.will(idenfy)
     return idenfy
 
@@ -53,11 +57,12 @@ def queue_rows(count, now):
     )
 
 
-def drain(clock, lost_until=None, frozen_until=None, copies=1):
+def drain(clock, lost_until=None, frozen_until=None, copies=1, meanwhile=None):
     """Sweep and deliver, as beat and workers do, until no row is queued.
 
     Messages that are published before ``lost_until`` are lost, but for those of the
     first sweep. After the first second, workers stand still until ``frozen_until``.
+    ``meanwhile`` is called once, after 30 seconds.
     """
     messages, began_at, sweep_at = [], clock.now, clock.now
 
@@ -68,6 +73,9 @@ def drain(clock, lost_until=None, frozen_until=None, copies=1):
         return True
 
     while rows.filter(status="queued").exists():
+        if meanwhile and clock.now >= began_at + 30 * SECOND:
+            meanwhile()
+            meanwhile = None
         if not messages or sweep_at <= messages[0][0]:
             clock.now = max(clock.now, sweep_at)
             sweep_at += maintenance.SWEEP_INTERVAL
@@ -82,9 +90,16 @@ def drain(clock, lost_until=None, frozen_until=None, copies=1):
                 publish(pk, clock.now + delay)
 
 
-def test_backlog_is_sent_at_full_rate_until_deadline(idenfy, clock):
+def confirm(row):
+    assert rows.filter(status="queued").count() > 900
+    services.confirm_verification(row.pk, "1234", user=row.user)
+
+
+def test_backlog_is_sent_at_full_rate_until_deadline(idenfy, clock, make):
     queue_rows(10_000, clock.now)
-    drain(clock)
+    checked = make("sent")
+    drain(clock, meanwhile=partial(confirm, checked))
+    assert outcome(checked) == "verified"
     # A burst of 20, then one a second. A slot exactly at the deadline is too late.
     assert len(idenfy.sent) == rows.filter(status="sent").count() == 20 + 179
     assert rows.filter(failure="too_late").count() == 10_000 - 199
@@ -112,10 +127,12 @@ def test_fast_backlog_loses_no_row_to_pacing(idenfy, clock, settings, outage):
         assert shortest_span(idenfy.sent, count) > (count - 20) * SECOND / 20
 
 
-def test_rate_limited_backlog_sends_one_request_at_a_time(idenfy, clock):
+def test_rate_limited_backlog_sends_one_request_at_a_time(idenfy, clock, make):
     queue_rows(1_000, clock.now)
     idenfy.opens_at = clock.now + 60 * SECOND
-    drain(clock)
+    checked = make("sent")
+    drain(clock, meanwhile=partial(confirm, checked))
+    assert outcome(checked) == "verified"
     # One request per Retry-After of 7 seconds, then one a second without a burst.
     assert len(idenfy.refused) == 9
     assert shortest_span(idenfy.refused, 1) >= 7 * SECOND
