@@ -16,18 +16,19 @@ from django.utils import timezone
 from . import events
 from .alarms import alarm
 from .conf import ENFORCE, Brake, conf
+from .edge import hide
 from .events import Event
 from .models import PhoneVerification, RegionBrake, primary_alias
 from .processes import AtMostEvery
 from .querysets import PhoneVerificationQuerySet
 from .statuses import ACCEPTED_STATUSES, Failure, Status
-from .transactions import bounded_locks, code_of
+from .transactions import bounded_locks
 
 logger = logging.getLogger(__name__)
 
 # The ``reason`` of a start that it refuses.
 BRAKE = "brake"
-# So long people have to confirm.
+# How long people have to confirm before a send counts.
 MIN_AGE = timedelta(minutes=3)
 INTERVAL = timedelta(minutes=1)
 # No more of the newest rows are read.
@@ -41,7 +42,7 @@ class Sends(NamedTuple):
     numbers: int
     confirmed: int
 
-    def engage(self, brake: Brake) -> bool:
+    def need_brake(self, brake: Brake) -> bool:
         """Whether they are enough, and too few of them confirmed."""
         is_enough = self.numbers >= brake.sends.sends
         return is_enough and self.confirmed < brake.confirmed_below * self.numbers
@@ -81,13 +82,12 @@ def is_enforced() -> bool:
     return conf.BRAKE is not None and conf.BRAKE.mode == ENFORCE
 
 
-def refuses(engaged_until: datetime | None, user_id: Any) -> bool:
-    """Whether a brake that is engaged so long refuses a start of this user now.
+def refuses(engaged_until: datetime, user_id: Any) -> bool:
+    """Whether an enforced brake that is engaged so long refuses this user's start now.
 
-    It does not where it only observes, nor for a user who verified a number before.
+    It refuses no user who verified a number before.
     """
-    is_engaged = engaged_until is not None and engaged_until > timezone.now()
-    if not is_engaged or not is_enforced():
+    if engaged_until <= timezone.now():
         return False
     return user_id is None or not proofs_of(user_id).exists()
 
@@ -108,7 +108,7 @@ def watch() -> None:
         look(conf.BRAKE)
     except Error as error:
         text = "The brake could not look at the sends (%s)."
-        alarm(logger.error, text, code_of(error))
+        alarm(logger.error, text, hide(error))
 
 
 def look(brake: Brake) -> None:
@@ -119,7 +119,7 @@ def look(brake: Brake) -> None:
     now = timezone.now()
     known = {each.region: each.engaged_until for each in RegionBrake.objects.all()}
     for sends in _sends(brake, known, now):
-        if sends.engage(brake):
+        if sends.need_brake(brake):
             _engage(sends, known.get(sends.region), brake, now)
     _count_starts(now)
 

@@ -59,8 +59,8 @@ def check(pk: uuid.UUID, user_id: Any, code: str) -> Seen | None:
     """Spend one check to have iDenfy judge a code; announce a proof.
 
     Returns the row as it is stored then, or None where no check could begin. Raises
-    ProviderUnavailable where iDenfy surely did not judge the code, and CheckUnknown
-    where it may have.
+    ProviderUnavailable where iDenfy surely did not judge the code, CheckUnknown where
+    it may have, and VerificationNotFound where the row was erased meanwhile.
     """
     found = seen.begin_check(pk, user_id)
     if found is None:

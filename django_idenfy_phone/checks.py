@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.checks import ERROR, CheckMessage, Error, Tags, Warning, register
 from phonenumbers import SUPPORTED_REGIONS
 
+from .brake import MIN_AGE
 from .conf import (
     DEFAULT_BRAKE,
     DEFAULT_SEND_LIMITS,
@@ -31,6 +32,7 @@ from .rules import (
     duration_rule,
     function_rule,
     is_bare_url,
+    is_duration,
     is_int,
     is_some_of,
 )
@@ -153,8 +155,10 @@ RULES = (
     Rule(
         18,
         "SEND_RATE",
-        lambda value: value is None or are_limits([value]),
-        "must be a count and a window, or None.",
+        lambda value: (
+            value is None or (are_limits([value]) and bool(parse_limit(value).interval))
+        ),
+        "must be a count and a window, or None; at most one in a microsecond.",
         'Such as "1/s".',
     ),
     Rule(
@@ -177,8 +181,10 @@ RULES = (
     brake_rule(
         31,
         "sends",
-        lambda value: are_limits([value]) and parse_limit(value).window <= DAY,
-        "must be a count and a window of up to a day.",
+        lambda value: (
+            are_limits([value]) and MIN_AGE < parse_limit(value).window <= DAY
+        ),
+        "must be a count and a window of more than 3 minutes, up to a day.",
         'Such as "50/h".',
     ),
     brake_rule(
@@ -191,7 +197,7 @@ RULES = (
     brake_rule(
         33,
         "pause",
-        duration_rule(33, "BRAKE").is_valid,
+        is_duration,
         "must be a timedelta of up to a day.",
         "Such as timedelta(hours=1).",
     ),
@@ -252,7 +258,7 @@ def check_settings(**kwargs: Any) -> Iterator[CheckMessage]:
 
 @register
 def check_retention(**kwargs: Any) -> Iterator[CheckMessage]:
-    # A row that is waited for longer than this window is kept whatever its age.
+    # Open rows, and proofs that may still be redeemed, are kept whatever their age.
     if any(_broken(RULES)):
         return
     if longest_window() > conf.RETENTION:

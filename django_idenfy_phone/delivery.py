@@ -161,7 +161,7 @@ class _Attempt:
     def _ask_idenfy(self) -> str:
         claimed_at, number = self.row.claimed_at, self.row.phone_number
         if claimed_at is None or timezone.now() > claimed_at + SEND_LEASE / 2:
-            raise OutcomeUnknown("the worker was frozen before it connected")
+            raise NeverSent("the worker was frozen before it connected")
         if not is_readable(number):
             raise NumberRefused("the stored number cannot be read")
         return IdenfyClient().send_sms(number.as_e164)
@@ -203,7 +203,7 @@ class _Attempt:
         is_key_refused = isinstance(error, KeyRefused)
         note = partial(gate.note_account_fault, self.row, timezone.now())
         if _write(partial(note, is_key_refused=is_key_refused)):
-            logger.critical("iDenfy refuses the account (%s): nothing is sent.", error)
+            logger.critical("iDenfy refuses the account (%s).", error)
 
     def _record_sent(self, request_id: str) -> None:
         """T2, or T5 for the request_id of another row, which proves nothing here."""
@@ -211,7 +211,7 @@ class _Attempt:
             mark = partial(PhoneVerification.objects.mark_sent, self.row, request_id)
             if _write(mark):
                 events.log_row(Event.SENT, self.row)
-            _write(gate.note_success)
+            _write(gate.end_fault_run)
         except IntegrityError:
             text = "iDenfy gave verification %s a request_id twice."
             alarm(logger.critical, text, self.row.reference)

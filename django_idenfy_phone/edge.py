@@ -43,15 +43,24 @@ def hide_values(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except BaseException as error:
-            ids = [getattr(each, "pk", each) for each in args]
-            reference = next((str(i)[:8] for i in ids if isinstance(i, uuid.UUID)), "")
+            reference = _reference(args)
             # They are variables of this frame.
-            del args, kwargs, ids
+            del args, kwargs
             if text := hide(error):
                 logger.warning("%s %s: %s", function.__qualname__, reference, text)
             raise
 
     return call
+
+
+def _reference(arguments: tuple[Any, ...]) -> str:
+    """The first 8 digits of the id of the verification that a call is about, or ""."""
+    for each in arguments:
+        # A user or another owner has an id of its own.
+        is_row = type(each).__name__ == "PhoneVerification"
+        if isinstance(pk := each.pk if is_row else each, uuid.UUID):
+            return str(pk)[:8]
+    return ""
 
 
 def hide(error: BaseException) -> str:

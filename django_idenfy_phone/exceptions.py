@@ -121,7 +121,10 @@ class CooldownActive(StartRefused):
 
 
 class LimitReached(StartRefused):
-    """Too many sends for the number, the user, the network or the site."""
+    """Too many sends for the number, its block, the user, the network or the site.
+
+    Or the brake of the region is engaged.
+    """
 
     code = "limit_reached"
     message = _("Too many codes were requested. Please try again later.")

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 MIN_FAULTY_NUMBERS = 3
 MIN_FAULTY_OWNERS = 2
-# So many sources of one run are remembered.
+# How many sources of one run are remembered.
 KEPT = 20
 SALT = "django_idenfy_phone.gate"
 ALARM_INTERVAL = timedelta(minutes=1)
@@ -222,8 +222,8 @@ class _FaultRun:
         return ":".join(keyed_hashes(SALT, each)[-1] for each in (number, owner))
 
 
-def note_success() -> None:
-    """Set the count of account faults in a row to zero."""
+def end_fault_run() -> None:
+    """After a send that worked, or an erasure: forget the account faults in a row."""
     faulty = {"id": GATE_ID, "account_faults__gt": 0}
     changes = {"account_faults": 0, "account_fault_sources": ""}
     with durable_statement(primary_alias()) as bounds:

@@ -25,7 +25,7 @@ LONG_QUEUED = timedelta(minutes=1)
 LONG_UNANNOUNCED = timedelta(minutes=5)
 # Fewer failures than this may be chance.
 MANY_FAILURES = 3
-# Refusals are counted by the hour: those of the last hour are recent for so long.
+# Refusals are counted by the hour: those of the hour before still count for this long.
 REFUSALS_LINGER = timedelta(minutes=10)
 # The limits that refuse starts of many people.
 OF_MANY = ("block", "site")

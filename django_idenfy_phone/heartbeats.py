@@ -21,7 +21,7 @@ INTERVAL = timedelta(seconds=10)
 # After this time without a delivery, the sweep asks whether a worker runs.
 IDLE = timedelta(minutes=5)
 IDLE_CHECK_INTERVAL = timedelta(minutes=1)
-# So old a heartbeat needs a person.
+# A heartbeat older than this needs a person.
 LONGEST_SILENCE = {SWEEP: timedelta(minutes=2), DELIVERY: timedelta(minutes=10)}
 
 _beats = {name: AtMostEvery(INTERVAL) for name in (SWEEP, DELIVERY)}

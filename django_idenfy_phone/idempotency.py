@@ -42,9 +42,9 @@ def find(start: StartRequest) -> PhoneVerification | None:
     since = timezone.now() - WINDOW
     rows = PhoneVerification.objects.filter(idempotency_key__in=key_hashes)
     row = rows.filter(created_at__gt=since).order_by("-created_at").first()
-    if row is not None and row.phone_number.as_e164 != start.phone_number:
-        raise IdempotencyKeyReused
     if row is not None:
+        if row.phone_number.as_e164 != start.phone_number:
+            raise IdempotencyKeyReused
         row.is_repeated = True
     return row
 

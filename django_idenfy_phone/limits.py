@@ -36,6 +36,7 @@ from .transactions import (
     bounded_locks,
     bounding,
     durable_statement,
+    retry_on_abort,
     statement_variables,
 )
 
@@ -175,16 +176,20 @@ def clear(values: Mapping[str, Any]) -> None:
         )
 
 
-def forget(kind: str, value: str) -> int:
+def forget(kind: str, value: Any) -> int:
     """Delete the locks of a number or a user, and how it was cleared. Returns how many.
 
     A start that holds one is waited for, and one that waits makes it anew.
     """
+
+    def delete() -> int:
+        with durable_statement(using) as bounds:
+            deleted, _by_model = locks.filter(bounds).delete()
+        return deleted
+
     using = primary_alias()
-    with durable_statement(using) as bounds:
-        locks = StartLock.objects.filter(bounds, key__in=_kind_by_key({kind: value}))
-        deleted, _by_model = locks.delete()
-    return deleted
+    locks = StartLock.objects.filter(key__in=_kind_by_key({kind: value}))
+    return retry_on_abort(delete, using)
 
 
 def cleared_at(values: Mapping[str, Any]) -> dict[str, datetime]:

@@ -112,11 +112,11 @@ def _cleared_at(
 
 
 @cache
-def _lock_sql(using: str, keys: int, bounded: str) -> str:
+def _lock_sql(using: str, key_count: int, bounded: str) -> str:
     return Table(using, StartLock).upsert_sql(
         ["key", "locked_at"],
         # The first row sets the bounds, before it waits for a lock.
-        [f"(%s, {bounded})", *["(%s, %s)"] * (keys - 1)],
+        [f"(%s, {bounded})", *["(%s, %s)"] * (key_count - 1)],
         changed="locked_at",
         returning=["key", "cleared_at"],
     )
@@ -145,26 +145,27 @@ def counting(
 class _Glance:
     """The SELECT of ``counting`` for ``windows``, and for so many hashes of a key.
 
-    Each of its rows has the times of the key, of the brake and of the gate. It counts
-    the rows of a kind, by its place in ``kinds``, whose shortest window is the same, by
-    its place among those of the kind. One row counts none where there are none.
+    Each row of its result holds the times of the key, of the brake and of the gate,
+    then the place of a kind in ``kinds``, the place of a window of that kind, and how
+    many rows lie in that window but in no shorter one. Where no row lies in any window,
+    one row of the result holds only the times.
     """
 
     def __init__(
-        self, using: str, windows: tuple[Window, ...], keys: int, has_brake: bool
+        self, using: str, windows: tuple[Window, ...], key_count: int, has_brake: bool
     ) -> None:
         self.using, self.windows = using, windows
         by_kind = groupby(sorted(windows), itemgetter(0))
         self.kinds = [(kind, list(of_kind)) for kind, of_kind in by_kind]
-        self.sql = self._select(keys, has_brake)
+        self.sql = self._select(key_count, has_brake)
 
-    def _select(self, keys: int, has_brake: bool) -> str:
+    def _select(self, key_count: int, has_brake: bool) -> str:
         rows, gate, brakes = map(
             self._name, (PhoneVerification, ProviderGate, RegionBrake)
         )
-        places = ", ".join(["%s"] * keys)
+        places = ", ".join(["%s"] * key_count)
         used = f"SELECT MAX(created_at) FROM {rows} WHERE idempotency_key IN ({places})"
-        columns = [f"({used})" if keys else "NULL"]
+        columns = [f"({used})" if key_count else "NULL"]
         columns += ["brake.engaged_until" if has_brake else "NULL"]
         columns += [f"gate.{column}" for column in GATE_COLUMNS]
         counts = " UNION ALL ".join(
@@ -202,9 +203,11 @@ class _Glance:
 
     def counts(self, found: Sequence[Sequence[Any]]) -> Counts:
         created = dict.fromkeys(self.windows, 0)
-        for kind_place, shortest, number in (row[TIMES:] for row in found):
-            for each in self.kinds[kind_place][1][shortest:] if number else ():
-                created[each] += number
+        for row in found:
+            kind_place, shortest, number = row[TIMES:]
+            if number:
+                for each in self.kinds[kind_place][1][shortest:]:
+                    created[each] += number
         read = moment_reader(self.using)
         used_at, braked_until, *times = (
             moment and read(moment) for moment in found[0][:TIMES]

@@ -1,4 +1,4 @@
-"""The tables of verifications, start locks and the provider gate.
+"""The tables of verifications, start locks, brakes and the provider gate.
 
 The row of a verification is the entry of the queue, the counted send and the proof at
 once. Only ``transitions`` changes its status.

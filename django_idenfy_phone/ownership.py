@@ -123,9 +123,9 @@ def keep_number(owner: models.Model, verification: PhoneVerification) -> bool:
     Returns False, and changes nothing, where the owner holds a newer proof or the
     verification's user has a newer one of the same purpose; where numbers move, also
     where the number has a newer one. Raises NotVerified; UnknownUser for an owner that
-    is not in the database; NumberTaken where numbers do not move, and another account
-    holds this one confirmed, or where they move, and the snapshot of the caller's
-    transaction cannot show who took this one just now.
+    is not in the database; NumberTaken where another account holds the number: with
+    "refuse", where it is confirmed there; with "move", only where the caller's
+    transaction cannot see who took it just now.
     """
     if not verification.is_verified or verification.verified_at is None:
         raise NotVerified

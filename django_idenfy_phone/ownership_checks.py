@@ -12,9 +12,9 @@ from django.db.models import DateTimeField, Model
 from .conf import PREFIX, conf
 from .models import primary_alias
 from .ownership import Owners, owner_model
+from .rules import APP
 from .signals import phone_released
 
-APP = "django_idenfy_phone"
 OWNER, TAKEN_NUMBER = PREFIX + "OWNER", PREFIX + "TAKEN_NUMBER"
 
 

@@ -82,7 +82,7 @@ def read(text: object) -> tuple[Number, str]:
     if region is None or region == "001" or len(e164) > MAX_E164:
         raise _unsupported(region)
     number_type = phonenumbers.number_type(number)
-    # That of a number that is not valid.
+    # UNKNOWN is the type of a number that is not valid.
     if number_type == PhoneNumberType.UNKNOWN:
         raise _unsupported(region)
     return Number(e164, region), _forbidden_by(region, number_type)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from django.db.models import Case, F, Field, Value, When
 from django.utils import timezone
 
-from . import limits, phone
-from .edge import hide_values
+from . import gate, limits, phone
+from .edge import hide, hide_values
 from .exceptions import InsideTransaction, UnknownUser
 from .look import FIELDS
 from .models import PhoneVerification, primary_alias
@@ -75,7 +75,8 @@ def erase(
     person, deleted = Person.named(phone_number, user), Deleted()
     if now:
         # First, so that the row of a start that holds one is found below.
-        deleted.locks = limits.forget(person.kind, str(person.value))
+        deleted.locks = limits.forget(person.kind, person.value)
+        gate.end_fault_run()
     pks = list(person.rows.values_list("pk", flat=True))
     unneeded = PhoneVerification.objects.all() if now else outdated_erased()
     for begin in range(0, len(pks), BATCH):
@@ -118,8 +119,17 @@ def export(
     ISO 8601 and UTC, and ``user`` is a primary key. Raises NumberNotSupported for what
     is no number, UnknownUser.
     """
-    rows = Person.named(phone_number, user).rows.order_by("created_at")
-    return map(_as_json, rows.iterator())
+    return _as_dicts(Person.named(phone_number, user).rows.order_by("created_at"))
+
+
+def _as_dicts(rows: PhoneVerificationQuerySet) -> Iterator[dict[str, Any]]:
+    try:
+        yield from map(_as_json, rows.iterator())
+    except Exception as error:
+        # Error trackers show the variables of this frame.
+        del rows
+        hide(error)
+        raise
 
 
 def _as_json(row: PhoneVerification) -> dict[str, Any]:

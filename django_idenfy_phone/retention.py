@@ -82,6 +82,7 @@ def _outdated() -> PhoneVerificationQuerySet:
     now = timezone.now()
     return (
         _ended_before(_kept_since())
+        .filter(erased_at=None)
         .exclude(status=Status.VERIFIED, announced_at=None)
         .exclude(verified_at__gt=now - conf.REDEEM_WITHIN)
     )
@@ -134,9 +135,8 @@ class _Run:
             self.deleted.tallies = old.count()
             return
         while pks := list(old.values_list("pk", flat=True)[:BATCH]):
-            with durable_statement(old.db) as bounds:
-                chosen = old.filter(bounds, pk__in=pks)
-                self.deleted.tallies += chosen._raw_delete(old.db)
+            work = partial(_delete_tallies, old.filter(pk__in=pks))
+            self.deleted.tallies += retry_on_abort(work, old.db)
             self.progress(self.deleted)
 
 
@@ -204,6 +204,11 @@ def _delete_rows(rows: PhoneVerificationQuerySet, pks: Sequence[uuid.UUID]) -> i
         locked = list(chosen.select_for_update().values_list("pk", flat=True))
         PhoneVerification.objects.filter(pk__in=locked).delete()
     return len(locked)
+
+
+def _delete_tallies(tallies: "models.QuerySet[Tally]") -> int:
+    with durable_statement(tallies.db) as bounds:
+        return tallies.filter(bounds)._raw_delete(tallies.db)
 
 
 def _delete_locks(unused: "models.QuerySet[StartLock]", keys: Sequence[str]) -> int:

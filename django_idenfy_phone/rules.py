@@ -61,6 +61,11 @@ def are_limits(texts: object) -> bool:
         return False
 
 
+def is_duration(value: object) -> bool:
+    """Whether it is a timedelta above 0, of up to a day."""
+    return isinstance(value, timedelta) and timedelta(0) < value <= DAY
+
+
 def is_function(value: object) -> bool:
     """Whether it is None, a callable, or the dotted path of one."""
     try:
@@ -103,7 +108,7 @@ function_rule = partial(
 )
 duration_rule = partial(
     Rule,
-    is_valid=lambda value: isinstance(value, timedelta) and timedelta(0) < value <= DAY,
+    is_valid=is_duration,
     problem="must be a timedelta of up to a day.",
     hint="Such as timedelta(minutes=3).",
 )

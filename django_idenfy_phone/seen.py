@@ -78,6 +78,7 @@ def _update(pk: uuid.UUID, user_id: Any) -> Seen | None:
         for each in (now + CHECK_LEASE, now, pacing.latest_end(Pause.CHECKS, now))
     )
     is_shown = "user_id IS NULL AND is_anonymous AND redeemed_at IS NULL"
+    refunded_before = f"SELECT checks_refunded FROM {rows.name} WHERE id = %s"
     paused = "checks_paused_until > %s AND checks_paused_until <= %s"
     where: list[tuple[str, list[Any]]] = [
         ("id = %s", [rows.value("id", pk)]),
@@ -91,6 +92,9 @@ def _update(pk: uuid.UUID, user_id: Any) -> Seen | None:
             f"NOT EXISTS (SELECT 1 FROM {gates} WHERE id = {GATE_ID} AND {paused})",
             [moment, latest],
         ),
+        # A refund that came meanwhile may have come with a pause: after a wait for the
+        # row, PostgreSQL reads its columns again, but nothing else.
+        (f"checks_refunded = ({refunded_before})", [rows.value("id", pk)]),
     ]
     with durable_statement(rows.using) as bounds:
         always_true = (bounds, durable_commit(rows.using))

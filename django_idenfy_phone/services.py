@@ -123,11 +123,11 @@ def start_for_request(
     start = replace(start, network=client_network(request))
     if repeated := idempotency.find(start):
         return repeated
-    if conf.START_GUARD:
+    if guard := conf.START_GUARD:
         # It may ask the server of a captcha, which takes a while.
         give_back_connection(primary_alias())
         try:
-            conf.START_GUARD(request, start.phone_number)
+            guard(request, start.phone_number)
         except Exception:
             tallies.note_refusal(tallies.GUARD, start.region, purpose)
             raise
@@ -157,6 +157,8 @@ def _store_or_refuse(start: StartRequest) -> PhoneVerification:
         tallies.note_refusal(tallies.UNAVAILABLE, start.region, start.purpose)
         raise
     except IntegrityError:
+        if start.user_id is None:
+            raise
         # A token may outlive its user. Not chained: the text holds values.
         raise UnknownUser from None
 
@@ -208,7 +210,7 @@ def _go_on(row: PhoneVerification) -> None:
 def get_verification(
     verification_id: uuid.UUID, *, user: Caller | None
 ) -> PhoneVerification:
-    """The caller's row as it is now. Raises VerificationNotFound.
+    """The caller's row as it is now. Raises VerificationNotFound or UnknownUser.
 
     Inside a transaction a late row is not settled first.
     """
@@ -294,8 +296,9 @@ def confirm_verification(
     Each call spends one of the row's checks before it asks, and refunds it only where
     iDenfy surely did not judge the code. Raises InvalidCode, VerificationNotFound,
     NotSentYet, CheckInProgress, VerificationExpired, VerificationLocked,
-    VerificationFailed, ProviderUnavailable, CheckUnknown, InsideTransaction, or
-    NumberTaken where the code is right, but the number another account's.
+    VerificationFailed, ProviderUnavailable, CheckUnknown, InsideTransaction,
+    UnknownUser, or NumberTaken where the code is right, but the number another
+    account's.
     """
     code = checking.validate_code(code)
     if in_transaction(primary_alias()):
@@ -303,8 +306,7 @@ def confirm_verification(
     user_id = user_id_of(user)
     found = checking.check(verification_id, user_id, code)
     if found is None:
-        see = partial(_see, verification_id, user_id)
-        found = checking.retry_or_check_unknown(see)
+        found = _see(verification_id, user_id)
         if not found.row.is_verified:
             raise _why_no_check(found)
     row = found.row
@@ -348,7 +350,8 @@ def get_proof(
 
     It was verified within REDEEM_WITHIN, by this user or anonymously, for this purpose,
     and was not redeemed. ``token_or_id`` is its redeem token, each character as it was
-    given out, or the id of the user's own verification. Raises NotVerified.
+    given out, or the id of the user's own verification. Raises NotVerified or
+    UnknownUser.
     """
     rows = PhoneVerification.objects.redeemable(user_id_of(user), purpose)
     pk = str(token_or_id) if isinstance(token_or_id, str | uuid.UUID) else ""

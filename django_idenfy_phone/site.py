@@ -25,14 +25,15 @@ from .querysets import PhoneVerificationQuerySet
 from .statuses import Status
 from .transitions import SEND_LEASE
 
-SLICE = timedelta(seconds=10)
+SLICE_SECONDS = 10
+SLICE = timedelta(seconds=SLICE_SECONDS)
 COUNT_LIFETIME = timedelta(seconds=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Which slice a row belongs to: whole tens of seconds since EPOCH.
+# Which slice a row belongs to: how many whole ones lie between EPOCH and it.
 SLICE_OF_ROW = {
-    "postgresql": "floor(extract(epoch FROM created_at) / 10)",
-    "mysql": "timestampdiff(SECOND, '1970-01-01', created_at) DIV 10",
-    "sqlite": "CAST(strftime('%%s', created_at) AS integer) / 10",
+    "postgresql": f"floor(extract(epoch FROM created_at) / {SLICE_SECONDS})",
+    "mysql": f"timestampdiff(SECOND, '1970-01-01', created_at) DIV {SLICE_SECONDS}",
+    "sqlite": f"CAST(strftime('%%s', created_at) AS integer) / {SLICE_SECONDS}",
 }
 
 

@@ -60,7 +60,9 @@ class Table(Generic[M]):
     def read(self, pk: Any) -> M | None:
         """The row with this primary key, None where there is none."""
         key: Any = self.model._meta.pk
-        sql = f"SELECT {', '.join(self.columns)} FROM {self.name} WHERE id = %s"
+        sql = (
+            f"SELECT {', '.join(self.columns)} FROM {self.name} WHERE {key.column} = %s"
+        )
         with self.connection.cursor() as cursor:
             cursor.execute(sql, [self.value(key.name, pk)])
             values = cursor.fetchone()

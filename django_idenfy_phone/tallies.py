@@ -19,6 +19,7 @@ from django.utils import timezone
 from . import events
 from .alarms import alarm
 from .conf import conf
+from .edge import hide
 from .events import Event
 from .models import PhoneVerification, primary_alias
 from .processes import AtMostEvery
@@ -27,7 +28,6 @@ from .statements import Table
 from .statuses import ACCEPTED_STATUSES
 from .transactions import (
     bounding_sql,
-    code_of,
     durable_statement,
     durable_transaction,
     in_transaction,
@@ -46,14 +46,12 @@ UNAVAILABLE = "unavailable"
 # The heartbeat that says up to when the outcomes are counted.
 MARKER = "tallies"
 RECOUNT_INTERVAL = timedelta(minutes=1)
-# How many hours one sweep counts: after an outage, the next sweeps count the rest.
+# How many hours one sweep counts beside those that are not final: after an outage, the
+# next sweeps count the rest.
 MAX_HOURS = 6
 LONGEST_OUTAGE = timedelta(days=31)
 # For clocks that differ, and for a sweep that comes late.
 SLACK = timedelta(minutes=5)
-
-
-# Refusals
 
 
 def note_refusal(reason: str, region: str, purpose: str) -> None:
@@ -97,9 +95,6 @@ def _upsert_sql(using: str, hour: str) -> str:
     )
 
 
-# Outcomes
-
-
 def recount() -> None:
     """Count the outcomes of the hours that may have changed. Never raises.
 
@@ -111,7 +106,7 @@ def recount() -> None:
         _recount(timezone.now())
     except Error as error:
         text = "The tallies could not be counted (%s)."
-        alarm(logger.error, text, code_of(error))
+        alarm(logger.error, text, hide(error))
 
 
 _recounts = AtMostEvery(RECOUNT_INTERVAL)
@@ -124,7 +119,8 @@ def _recount(now: datetime) -> None:
     if abs(now - counted_until) < RECOUNT_INTERVAL / 2:
         return
     begin, last = hour_of(min(counted_until, now) - _time_to_final()), hour_of(now)
-    hours = [begin + n * HOUR for n in range(MAX_HOURS) if begin + n * HOUR <= last]
+    most = MAX_HOURS + _time_to_final() // HOUR
+    hours = [begin + n * HOUR for n in range(most) if begin + n * HOUR <= last]
     is_all = hours[-1] == last
     until = now if is_all else hours[-1] + HOUR + _time_to_final()
     tallies = [tally for hour in hours for tally in _count_outcomes(hour)]

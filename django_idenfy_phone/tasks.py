@@ -36,14 +36,14 @@ def send_code(*args: Any, **kwargs: Any) -> None:
     delay = delivery.deliver(pk)
     if delay is not None:
         notify_worker(pk, countdown=delay)
-    heartbeats.beat(heartbeats.DELIVERY)
+    note_delivery()
 
 
 @shared_task(name="django_idenfy_phone.ping", ignore_result=True)
 @hide_values
 def ping(*args: Any, **kwargs: Any) -> None:
     """Note that a worker runs. A sweep publishes it where nothing was delivered."""
-    ping_here()
+    note_delivery()
 
 
 @shared_task(name="django_idenfy_phone.sweep", ignore_result=True)
@@ -87,19 +87,19 @@ def dispatch(pk: uuid.UUID) -> bool:
 def deliver_here(pk: uuid.UUID) -> bool:
     """Send a row in this process. Returns True: to go on with the next one."""
     delivery.deliver(pk)
-    heartbeats.beat(heartbeats.DELIVERY)
+    note_delivery()
     return True
 
 
 def ping_worker() -> None:
     """Have a worker note that it runs. Where a sweep delivers, it notes that itself."""
     if _sweep_delivers():
-        ping_here()
+        note_delivery()
     else:
         ping_publisher.publish("")
 
 
-def ping_here() -> None:
+def note_delivery() -> None:
     """Note that this process delivers."""
     heartbeats.beat(heartbeats.DELIVERY)
 

@@ -214,19 +214,18 @@ class RowTransitions:
 
         ``provider_code`` is the constant of iDenfy's error body, "" for none.
         """
-        code = provider_code[:64]
         return self._end_attempt(
-            row, status=Status.FAILED, failure=failure, provider_code=code
+            row, status=Status.FAILED, failure=failure, provider_code=provider_code
         )
 
     def begin_check(self, row: "PhoneVerification") -> bool:
         """T7: spend one check before iDenfy is asked, one at a time.
 
-        ``seen`` does the same in one statement on PostgreSQL.
         ``row`` is as its owner read it just now. Returns False, and spends nothing,
         where it has changed meanwhile, its code is not awaited or has expired, no
         checks are left, or a check is in flight. The commit is durable: a crash that
-        forgets it would give a guess back.
+        forgets it would give a guess back. On PostgreSQL, ``seen`` does the same in one
+        statement.
         """
         now = timezone.now()
         if not row.checks_left or (row.checking_until or now) > now:

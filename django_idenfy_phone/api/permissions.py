@@ -9,6 +9,5 @@ class MayVerify(BasePermission):
     """Logged in, unless IDENFY_PHONE_ALLOW_ANONYMOUS."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
-        return bool(request.user and request.user.is_authenticated) or (
-            conf.ALLOW_ANONYMOUS
-        )
+        is_logged_in = request.user and request.user.is_authenticated
+        return bool(is_logged_in or conf.ALLOW_ANONYMOUS)

@@ -107,7 +107,7 @@ OF_CHECK: Errors = (
     domain.CheckUnknown,
 )
 # Where classes or functions of the host may answer too, with codes of their own.
-OPEN_STATUSES = {400, 401, 403, 429}
+HOST_STATUSES = {400, 401, 403, 429}
 WAIT_STATUSES = {409, 429, 503}
 FIELD_ERRORS = {
     "type": "object",
@@ -159,7 +159,7 @@ def responses_of(*errors: type[Any]) -> dict[int, OpenApiResponse]:
 def _response(status: int, codes: list[str]) -> OpenApiResponse:
     names = ", ".join(sorted(codes))
     code: dict[str, Any] = {"type": "string", "description": names}
-    if status not in OPEN_STATUSES:
+    if status not in HOST_STATUSES:
         code["enum"] = sorted(codes)
     properties: dict[str, Any] = {"detail": {"type": "string"}, "code": code}
     if status in WAIT_STATUSES:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 from django.core.exceptions import ValidationError as FormError
+from django.db import IntegrityError
 from django.db.models import CharField
+from django.db.models.signals import post_save
 from rest_framework.exceptions import ValidationError
 
 from django_idenfy_phone import services
@@ -163,6 +165,19 @@ def test_token_with_an_impossible_id_has_no_proof(anonymous_proof, pk):
         field.run_validation(token)
     with pytest.raises(FormError, match="confirm your phone number"):
         form_field.clean(token)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_receiver_that_breaks_a_constraint_is_not_an_unknown_user(wire):
+    def receiver(**kwargs):
+        raise IntegrityError("of the host")
+
+    post_save.connect(receiver, sender=PhoneVerification)
+    try:
+        with pytest.raises(IntegrityError):
+            services.start_verification(NUMBER)
+    finally:
+        post_save.disconnect(receiver, sender=PhoneVerification)
 
 
 def test_key_of_text_may_be_any_text_that_a_column_holds(monkeypatch, user):

@@ -344,7 +344,10 @@ def test_failure_to_look_stops_no_signal(make, clock, caplog):
     send_failed.disconnect(receiver)
     assert failed == [late]
     [line] = logged_messages(caplog)
-    assert line == ("ERROR", "The brake could not look at the sends (busy).")
+    assert line == (
+        "ERROR",
+        "The brake could not look at the sends (OperationalError).",
+    )
 
 
 def test_sweep_looks_again_after_the_clock_was_set_back(send, clock):

@@ -1,9 +1,10 @@
 """One UPDATE begins a check exactly where a SELECT and an UPDATE would."""
 
+import threading
 from datetime import timedelta
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from django_idenfy_phone import seen
@@ -11,6 +12,7 @@ from django_idenfy_phone.models import PhoneVerification, ProviderGate
 from django_idenfy_phone.pacing import LONGEST_PAUSES, MAX_CLOCK_SKEW, Pause
 from django_idenfy_phone.statements import Table
 from django_idenfy_phone.statuses import Status
+from support.brokers import wait_until
 
 pytestmark = pytest.mark.django_db
 # A later end was written by a host whose clock is wrong.
@@ -122,3 +124,39 @@ def test_check_begins_while_checks_are_left(make, user, begin_check, checks, ref
     row = make("sent", checks=checks, checks_refunded=refunded)
     has_checks_left = row.checks_left > 0
     assert (begin_check(row.pk, user.pk) is not None) == has_checks_left
+
+
+WAITING = """
+    SELECT 1 FROM pg_locks
+    WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))
+"""
+
+
+def is_somebody_waiting():
+    """For a lock of this thread's connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(WAITING)
+        return cursor.fetchone() is not None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_check_that_waited_for_a_refund_does_not_pass_its_pause(make, user, at_once):
+    """As where another check was answered with 429 meanwhile."""
+    if connection.vendor != "postgresql":
+        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+    row, until = make(checks=1), timezone.now() + timedelta(minutes=1)
+
+    def refund():
+        with transaction.atomic():
+            PhoneVerification.objects.filter(pk=row.pk).update(checks_refunded=1)
+            has_lock.set()
+            wait_until(is_somebody_waiting)
+            ProviderGate.objects.create(checks_paused_until=until)
+
+    def check():
+        has_lock.wait()
+        return seen.begin_check(row.pk, user.pk)
+
+    has_lock = threading.Event()
+    assert at_once(lambda act: act(), [refund, check]) == [None, None]
+    assert stored(row)["checks"] == 1

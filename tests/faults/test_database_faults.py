@@ -16,7 +16,7 @@ from django.db import (
 )
 from django.utils import timezone
 
-from django_idenfy_phone import delivery, services, transactions
+from django_idenfy_phone import delivery, maintenance, services, tallies, transactions
 from django_idenfy_phone.exceptions import (
     CheckUnknown,
     CooldownActive,
@@ -44,6 +44,7 @@ REFUSED = w.answer(401)
 TRUE = w.answer(200, {"is_verified": True})
 FALSE = w.answer(200, {"is_verified": False})
 BODY = {"phone_number": NUMBER}
+TABLE = "django_idenfy_phone_"
 
 
 @pytest.fixture
@@ -320,6 +321,21 @@ def test_check_verifies_nothing_if_database_stays_away(make, wire, abort_next, a
         services.confirm_verification(row.pk, "1234", user=row.user)
     assert time.monotonic() - began < 5
     assert (outcome(row), row.checks, row.is_verified) == ("sent", 1, False)
+
+
+@pytest.mark.parametrize("word", ["startlock", "phoneverification"])
+def test_aborted_erasure_is_tried_again(user, wire, abort_next, word):
+    start(user)
+    abort_next(2, f"DELETE FROM {connection.ops.quote_name(TABLE + word)}")
+    erased = maintenance.erase(phone_number=NUMBER, now=True)
+    assert (erased.deleted.rows, erased.deleted.locks) == (1, 1)
+
+
+def test_aborted_purge_of_tallies_is_tried_again(abort_next, clock):
+    tallies.note_refusal("cooldown", "LT", "")
+    clock.move(timedelta(days=91))
+    abort_next(2, f"DELETE FROM {connection.ops.quote_name(TABLE + 'tally')}")
+    assert maintenance.purge().tallies == 1
 
 
 @pytest.mark.parametrize("times", [1, 3, 5])

@@ -122,7 +122,7 @@ CHANGES = {
     "announced": ("verified", lambda row: rows.mark_announced(row)),
     "redeem": ("verified", lambda row: rows.redeem(row.pk, row.user_id, "")),
     "pause": ("sent", lambda row: gate.pause_checks(timezone.now())),
-    "success": ("sent", lambda row: gate.note_success()),
+    "success": ("sent", lambda row: gate.end_fault_run()),
     "purge": ("old", lambda row: maintenance.purge()),
     "erase": ("failed", lambda row: maintenance.erase(user=row.user)),
     "forget": ("failed", lambda row: limits.forget("number", NUMBER)),
@@ -250,7 +250,7 @@ def test_caller_keeps_its_timeouts(user, wire, set_timeouts):
 def test_test_of_a_host_keeps_its_timeouts(user, wire):
     before = timeouts()
     delivery.claim(start(user))
-    gate.note_success()
+    gate.end_fault_run()
     assert timeouts() == before
 
 

@@ -18,7 +18,7 @@ from django_idenfy_phone.exceptions import (
     UnknownUser,
     VerificationNotFound,
 )
-from django_idenfy_phone.models import PhoneVerification, StartLock
+from django_idenfy_phone.models import PhoneVerification, ProviderGate, StartLock
 from django_idenfy_phone.signals import phone_verified
 from hosts.orders.models import Receipt
 from support import wire as w
@@ -134,6 +134,16 @@ def test_erasure_now_lets_limits_start_anew(user, wire):
     erased = maintenance.erase(phone_number=NUMBER, now=True)
     assert (erased.deleted.rows, erased.deleted.locks) == (1, 1)
     assert start(user).status == "queued"
+
+
+def test_erasure_now_ends_the_run_of_account_faults(user, wire):
+    wire.will(w.answer(403))
+    delivery.deliver(start(user).pk)
+    gate = ProviderGate.objects.get()
+    assert gate.account_fault_sources
+    maintenance.erase(phone_number=NUMBER, now=True)
+    gate.refresh_from_db()
+    assert (gate.account_faults, gate.account_fault_sources) == (0, "")
 
 
 def test_erasure_now_deletes_the_lock_of_a_user(user, wire):

@@ -127,9 +127,10 @@ def test_dry_run_counts_and_deletes_nothing(make_old, wire, user, clock):
     clock.now += 91 * DAY
     for _ in range(5):
         make_old()
+    make_old(erased_at=timezone.now())
     found = maintenance.purge(dry_run=True)
-    assert (found.rows, found.locks) == (6, 3)
-    assert (rows.count(), StartLock.objects.count()) == (6, 3)
+    assert (found.rows, found.locks) == (7, 3)
+    assert (rows.count(), StartLock.objects.count()) == (7, 3)
     assert maintenance.purge() == found
 
 

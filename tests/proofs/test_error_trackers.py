@@ -135,6 +135,7 @@ def calls(make, user, wire):
         "form": partial(VerifiedPhoneField().clean, token),
         "redeem": partial(services.redeem_verification, visitor, user=user),
         "clear": partial(services.unblock, phone_number=NUMBER),
+        "export": partial(list, maintenance.export(phone_number=NUMBER)),
         "deliver": partial(delivery.deliver, make("queued").pk),
         "sweep": partial(maintenance.sweep, bool),
     }
@@ -157,7 +158,7 @@ def assert_ends_in_host(event):
 VERBS = ["start", "get", "resend", "confirm", "token", "form", "redeem", "clear"]
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "deliver", "sweep"])
+@pytest.mark.parametrize("verb", [*VERBS, "deliver", "sweep", "export"])
 def test_lost_database_ends_in_frame_of_host(calls, lost_at, events, verb):
     lost_at("idenfy")
     host(calls[verb])

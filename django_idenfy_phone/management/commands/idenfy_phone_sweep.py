@@ -42,7 +42,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         dispatch, ping = tasks.dispatch, tasks.ping_worker
         if options["deliver"]:
-            dispatch, ping = tasks.deliver_here, tasks.ping_here
+            dispatch, ping = tasks.deliver_here, tasks.note_delivery
         if options["loop"] is None:
             maintenance.sweep(dispatch, ping=ping)
         else:
