@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 
 from . import pacing
 from .conf import Limit, conf
-from .fields import ExactCharField
+from .fields import CountingIndex, ExactCharField
 from .pacing import Pause
 from .phone import E164Field, PhoneNumber, mask
 from .querysets import PhoneVerificationQuerySet
@@ -172,15 +172,17 @@ class PhoneVerification(models.Model):
         ]
         indexes = [
             # The limits count the rows of each within a window.
-            models.Index(
+            CountingIndex(
                 fields=["phone_number", "created_at"], name="idenfy_phone_number"
             ),
-            models.Index(fields=["user", "created_at"], name="idenfy_phone_user"),
-            models.Index(fields=["network", "created_at"], name="idenfy_phone_network"),
-            models.Index(
+            CountingIndex(fields=["user", "created_at"], name="idenfy_phone_user"),
+            CountingIndex(
+                fields=["network", "created_at"], name="idenfy_phone_network"
+            ),
+            CountingIndex(
                 fields=["number_block", "created_at"], name="idenfy_phone_block"
             ),
-            models.Index(fields=["created_at"], name="idenfy_phone_site"),
+            CountingIndex(fields=["created_at"], name="idenfy_phone_site"),
             # The sweep looks for open rows, and for rows that were not announced.
             # MariaDB makes plain indexes of the two, since it has no partial ones.
             models.Index(

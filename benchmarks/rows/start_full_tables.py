@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from ..support.bench import Bench
-from ..support.database import CALLERS, COLUMNS, FULL_SPAN, NOW, VERIFICATIONS, Database
+from ..support.database import CALLERS, COLUMNS, FULL_SPAN, NOW, VERIFICATIONS
 from ..support.figures import Figure, by_time
 from ..support.load import Post
 from ..support.requests import starts
@@ -68,19 +68,15 @@ def measure_filled(
 def measure_busy(bench: Bench) -> Iterator[Figure]:
     database = bench.database()
     database.fill(ROWS, BUSY)
+    database.age()
     web = bench.web(database, IDENFY_PHONE_SEND_LIMITS=LIMITS)
     times: dict[str, list[float]] = {way: [] for way in CALLERS_OF}
     count = bench.pick(90, 30)
     time_alone(web, starts(count))
     for _ in bench.rounds:
         for way, headers in CALLERS_OF.items():
-            forget_starts(database)
+            database.execute(f"DELETE FROM {VERIFICATIONS} WHERE region = 'LT'")
             times[way].append(time_alone(web, starts(count, headers=headers)))
     empty = median(times["empty"])
     for way in ("network", "user"):
         yield by_time(f"start, busy {way}", median(times[way]), empty)
-
-
-def forget_starts(database: Database) -> None:
-    database.execute(f"DELETE FROM {VERIFICATIONS} WHERE region = 'LT'")
-    database.execute(f"VACUUM {VERIFICATIONS}")

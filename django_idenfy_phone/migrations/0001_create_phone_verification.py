@@ -283,20 +283,22 @@ class Migration(migrations.Migration):
                 ],
                 "default_permissions": ("view",),
                 "indexes": [
-                    models.Index(
+                    django_idenfy_phone.fields.CountingIndex(
                         fields=["phone_number", "created_at"],
                         name="idenfy_phone_number",
                     ),
-                    models.Index(
+                    django_idenfy_phone.fields.CountingIndex(
                         fields=["user", "created_at"], name="idenfy_phone_user"
                     ),
-                    models.Index(
+                    django_idenfy_phone.fields.CountingIndex(
                         fields=["network", "created_at"], name="idenfy_phone_network"
                     ),
-                    models.Index(
+                    django_idenfy_phone.fields.CountingIndex(
                         fields=["number_block", "created_at"], name="idenfy_phone_block"
                     ),
-                    models.Index(fields=["created_at"], name="idenfy_phone_site"),
+                    django_idenfy_phone.fields.CountingIndex(
+                        fields=["created_at"], name="idenfy_phone_site"
+                    ),
                     models.Index(
                         condition=models.Q(
                             ("status", "queued"),

@@ -1,5 +1,6 @@
 """Queries use an index, however many rows there are."""
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -104,6 +105,43 @@ def test_start_counts_by_an_index_of_each_kind(many_ended_rows, plans, user):
         assert f"idenfy_phone_{kind}" in plan
     assert plan.count(INDEX_ONLY[connection.vendor]) == 4
     assert WHOLE_TABLE[connection.vendor] not in plan
+
+
+@pytest.mark.django_db(transaction=True)
+def test_old_versions_of_rows_cost_only_one_count(make):
+    """Each change leaves one behind, until a vacuum."""
+    if connection.vendor != "postgresql":
+        pytest.skip("set DATABASE_URL to a PostgreSQL server to run this")
+    row, now = make("queued"), timezone.now()
+    PhoneVerification.objects.bulk_create(
+        PhoneVerification(
+            phone_number=NUMBER,
+            network="9.9.9.9",
+            created_at=now - timedelta(seconds=n),
+            send_by=row.send_by,
+            next_send_at=row.next_send_at,
+        )
+        for n in range(1000)
+    )
+    for status in ("sending", "sent", "expired", "locked"):
+        PhoneVerification.objects.update(status=status)
+    looked_at = [rows_looked_at("9.9.9.9") for _ in range(3)]
+    assert looked_at[0] > 2000
+    assert looked_at[-1] == 1000
+
+
+def rows_looked_at(network):
+    """In the table, to count the rows of a network by the index."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_seqscan = off; SET enable_bitmapscan = off")
+        cursor.execute(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) "
+            f"SELECT COUNT(*) FROM {TABLE} WHERE network = %s",
+            [network],
+        )
+        plan = str(cursor.fetchone())
+        cursor.execute("RESET enable_seqscan; RESET enable_bitmapscan")
+    return int(re.search("'Heap Fetches': (\\d+)", plan)[1])
 
 
 @pytest.mark.django_db(transaction=True)
