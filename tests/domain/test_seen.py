@@ -13,6 +13,7 @@ from django_idenfy_phone.pacing import LONGEST_PAUSES, MAX_CLOCK_SKEW, Pause
 from django_idenfy_phone.statements import Table
 from django_idenfy_phone.statuses import Status
 from support.brokers import wait_until
+from support.databases import is_waited_for
 
 pytestmark = pytest.mark.django_db
 # A later end was written by a host whose clock is wrong.
@@ -126,19 +127,6 @@ def test_check_begins_while_checks_are_left(make, user, begin_check, checks, ref
     assert (begin_check(row.pk, user.pk) is not None) == has_checks_left
 
 
-WAITING = """
-    SELECT 1 FROM pg_locks
-    WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))
-"""
-
-
-def is_somebody_waiting():
-    """For a lock of this thread's connection."""
-    with connection.cursor() as cursor:
-        cursor.execute(WAITING)
-        return cursor.fetchone() is not None
-
-
 @pytest.mark.django_db(transaction=True)
 def test_check_that_waited_for_a_refund_does_not_pass_its_pause(make, user, at_once):
     """As where another check was answered with 429 meanwhile."""
@@ -150,7 +138,7 @@ def test_check_that_waited_for_a_refund_does_not_pass_its_pause(make, user, at_o
         with transaction.atomic():
             PhoneVerification.objects.filter(pk=row.pk).update(checks_refunded=1)
             has_lock.set()
-            wait_until(is_somebody_waiting)
+            wait_until(is_waited_for)
             ProviderGate.objects.create(checks_paused_until=until)
 
     def check():

@@ -1,7 +1,6 @@
 """A start that loses a conflict with another transaction is made again."""
 
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -12,23 +11,10 @@ from django_idenfy_phone import services, transactions
 from django_idenfy_phone.models import PhoneVerification, StartLock
 from support.brokers import wait_until
 from support.constants import NUMBER
+from support.databases import is_waited_for
 from support.steps import code_and_wait, post_start
 
 pytestmark = pytest.mark.django_db(transaction=True)
-IS_WAITED_FOR = {
-    "postgresql": """
-        SELECT EXISTS (
-            SELECT FROM pg_locks WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))
-        )
-    """,
-    "mysql": """
-        SELECT EXISTS (
-            SELECT 1 FROM information_schema.innodb_lock_waits
-            JOIN information_schema.innodb_trx ON trx_id = blocking_trx_id
-            WHERE trx_mysql_thread_id = CONNECTION_ID()
-        )
-    """,
-}
 DEADLOCK = {"postgresql": "40P01", "mysql": 1213}
 
 
@@ -52,19 +38,10 @@ def errors():
 @pytest.fixture
 def keys(user):
     """Two of the locks of a start, in the order in which it takes them."""
-    if connection.vendor not in IS_WAITED_FOR:
+    if connection.vendor not in DEADLOCK:
         pytest.skip("set DATABASE_URL to a PostgreSQL or MariaDB server to run this")
     services.unblock(phone_number=NUMBER, user=user)
     return sorted(StartLock.objects.values_list("key", flat=True))
-
-
-def is_waited_for():
-    """Whether another transaction waits for that of this thread."""
-    # MariaDB looks again only if it was not asked for 0.1 seconds.
-    time.sleep(0.2)
-    with connection.cursor() as cursor:
-        cursor.execute(IS_WAITED_FOR[connection.vendor])
-        return cursor.fetchone()[0]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Faults of the test database: lost connections, and what comes between statements."""
 
 import threading
+import time
 from contextlib import contextmanager
 
 from django.db import connection
@@ -15,6 +16,21 @@ KILL_OTHERS = {
     "mysql": """
         SELECT CONCAT('KILL ', id) FROM information_schema.processlist
         WHERE db = DATABASE() AND id <> CONNECTION_ID()
+    """,
+}
+
+IS_WAITED_FOR = {
+    "postgresql": """
+        SELECT EXISTS (
+            SELECT FROM pg_locks WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))
+        )
+    """,
+    "mysql": """
+        SELECT EXISTS (
+            SELECT 1 FROM information_schema.innodb_lock_waits
+            JOIN information_schema.innodb_trx ON trx_id = blocking_trx_id
+            WHERE trx_mysql_thread_id = CONNECTION_ID()
+        )
     """,
 }
 
@@ -57,6 +73,15 @@ def lose_connection():
         thread = threading.Thread(target=kill_all_connections)
         thread.start()
         thread.join()
+
+
+def is_waited_for():
+    """Whether another transaction waits for that of this thread."""
+    # MariaDB looks again only if it was not asked for 0.1 seconds.
+    time.sleep(0.2)
+    with connection.cursor() as cursor:
+        cursor.execute(IS_WAITED_FOR[connection.vendor])
+        return cursor.fetchone()[0]
 
 
 @contextmanager
