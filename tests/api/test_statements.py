@@ -167,6 +167,14 @@ def test_only_where_a_brake_refuses_a_proof_of_the_user_is_looked_for(
     assert found == [f"INSERT {LOCKS}", READ, READ, READ, READ, COUNT_REFUSAL, *START]
 
 
+def test_brake_that_has_ended_costs_nothing(started, api, clock, settings):
+    settings.IDENFY_PHONE_BRAKE = {"mode": "enforce"}
+    RegionBrake.objects.create(region="LT", engaged_until=clock.now)
+    with statements() as found:
+        assert post_start(api).status_code == 202
+    assert found == START
+
+
 def test_only_where_failed_sends_reach_a_limit_a_start_looks_closer(
     started, api, make, clock, settings
 ):

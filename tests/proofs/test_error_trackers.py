@@ -6,8 +6,10 @@ import re
 import signal
 import sys
 import time
+import uuid
 from contextlib import suppress
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from billiard.pool import soft_timeout_sighandler
@@ -24,7 +26,14 @@ from hosts import caller
 from support import wire as w
 from support.constants import MARKERS, NUMBER
 from support.databases import lose_connection
-from support.steps import START_URL, client_of, confirm_url, post_json, start
+from support.steps import (
+    START_URL,
+    client_of,
+    confirm_url,
+    logged_messages,
+    post_json,
+    start,
+)
 
 sentry_sdk = pytest.importorskip("sentry_sdk", reason="pip install sentry-sdk")
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -316,6 +325,22 @@ def test_log_names_type_of_error_and_row_once(make, user, lost_at, caplog):
     [record] = [each for each in caplog.records if each.name == edge.__name__]
     name = f"(Programming|Operational|Interface)Error( {edge.CODE})?"
     assert re.fullmatch(f"deliver {row.reference}: {name}", record.getMessage())
+
+
+def test_log_names_no_id_of_an_account(make, caplog):
+    @edge.hide_values
+    def keep(*arguments):
+        raise OperationalError
+
+    row, account = make(), SimpleNamespace(pk=uuid.uuid4())
+    for arguments in [(account, row), (account,)]:
+        with pytest.raises(OperationalError):
+            keep(*arguments)
+    prefix = "test_log_names_no_id_of_an_account.<locals>.keep"
+    assert [text for _level, text in logged_messages(caplog)] == [
+        f"{prefix} {row.reference}: OperationalError",
+        f"{prefix} : OperationalError",
+    ]
 
 
 def test_code_of_database_error_stays():
