@@ -1,11 +1,12 @@
 """Nothing is spent inside a transaction that could be rolled back."""
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
 
 from django_idenfy_phone import delivery, maintenance, services, tasks
 from django_idenfy_phone.exceptions import InsideTransaction
 from django_idenfy_phone.signals import phone_verified
+from django_idenfy_phone.transactions import in_transaction
 from support import wire as w
 from support.steps import start
 
@@ -97,3 +98,14 @@ def test_start_with_manual_commit_can_be_rolled_back(user, wire, manual_commit):
     start(user)
     connection.rollback()
     assert not user.phone_verifications.exists()
+
+
+@pytest.mark.parametrize("is_on", [True, False])
+def test_autocommit_off_is_known_before_a_connection_opens(is_on):
+    connections["new"] = connection.copy(alias="new")
+    connections["new"].settings_dict["AUTOCOMMIT"] = is_on
+    try:
+        assert in_transaction("new") is not is_on
+        assert connections["new"].connection is None
+    finally:
+        del connections["new"]
