@@ -243,8 +243,10 @@ def give_back_connection(using: str) -> None:
     """
     connection = connections[using]
     has_pool = connection.settings_dict["OPTIONS"].get("pool")
+    # Where none is open, get_autocommit would take one from the pool.
+    is_open = connection.connection is not None
     # Without autocommit, the connection holds what the caller has not yet committed.
-    if has_pool and connection.get_autocommit():
+    if has_pool and is_open and connection.get_autocommit():
         connection.close()
 
 

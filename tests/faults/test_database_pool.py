@@ -5,9 +5,11 @@ from functools import partial
 
 import pytest
 from django.db import connection, connections
+from django.db.backends.signals import connection_created
 
 from django_idenfy_phone import delivery, services
 from django_idenfy_phone.models import PhoneVerification
+from django_idenfy_phone.transactions import give_back_connection
 from support import wire as w
 from support.brokers import wait_until
 from support.constants import NUMBER
@@ -69,6 +71,20 @@ def test_slow_calls_keep_no_pooled_connection(make, slow, at_once, status):
     connection.close()
     slow.released.set()
     calls.join()
+
+
+@pytest.mark.usefixtures("pool_of_two")
+def test_no_connection_is_taken_to_be_given_back():
+    def receiver(**kwargs):
+        taken.append(1)
+
+    taken = []
+    connection_created.connect(receiver)
+    try:
+        give_back_connection("default")
+    finally:
+        connection_created.disconnect(receiver)
+    assert taken == []
 
 
 @pytest.mark.usefixtures("pool_of_two")
