@@ -68,8 +68,9 @@ class SiteCounter:
 
     def nth_newest(self, limit: Limit, now: datetime) -> datetime | None:
         """As the function of this name, from the last count."""
-        counted = self._counted
-        own = sorted(each for each in self._own[:] if each > counted.at)
+        # In this order: a start that another thread counts meanwhile is in one of them.
+        own, counted = self._own[:], self._counted
+        own = sorted(each for each in own if each > counted.at)
         if limit.sends > counted.slices.total() + len(own):
             return None
         if limit.sends <= len(own):

@@ -158,6 +158,44 @@ def test_start_in_the_callers_transaction_counts_the_site_too(user, make, wire, 
         assert refusal_of(user, f"{NUMBER[:-1]}2")[0] == "limit_reached"
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("is_before", [True, False])
+def test_start_that_is_counted_meanwhile_counts_once(make, clock, counter, is_before):
+    class Own(list):
+        """Another thread counts just before or after they are read."""
+
+        def __getitem__(self, place):
+            if is_before:
+                counter.recount(clock.now)
+            read = super().__getitem__(place)
+            if place == slice(None):
+                counter.recount(clock.now)
+            return read
+
+    counter.recount(clock.now)
+    clock.move(timedelta(milliseconds=1))
+    row = make("expired", created_at=clock.now)
+    counter._own = Own([row.created_at])
+    clock.move(2 * SECOND)
+    one, two = parse_limit("1/h"), parse_limit("2/h")
+    assert counter.nth_newest(one, clock.now) == row.created_at
+    assert counter.nth_newest(two, clock.now) is None
+
+
+def test_each_database_has_its_own_count(settings):
+    class Router:
+        def db_for_write(self, model, **hints):
+            return tenants[-1]
+
+    tenants = ["first"]
+    settings.DATABASE_ROUTERS = [Router()]
+    first = site._counter()
+    tenants.append("second")
+    second = site._counter()
+    tenants.append("first")
+    assert (site._counter() is first, second is first) == (True, False)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_refused_start_counts_nothing(user, make, wire, clock):
     older(make, clock, HOUR / 2, 2)

